@@ -13,7 +13,6 @@
 """
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,21 +23,18 @@ from rich.console import Console
 
 from jaxft.config.sections import Settings
 from jaxft.config.settings import replace
-from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.prefetch import prefetch
 from jaxft.errors import Preempted, UserError
-from jaxft.io.files import write_json
 from jaxft.parallel import processes
 from jaxft.parallel.chips import peak_flops
 from jaxft.parallel.memory import release_memory
 from jaxft.parallel.mesh import describe_local_devices, make_mesh, place_batch
 from jaxft.tasks.base import AnyEvaluator, Log
 from jaxft.tasks.custom_metrics import CustomMetrics, ExtendedEvaluator
-from jaxft.tasks.reading import cache_folder
 from jaxft.training.batch_rows import rows_begun_with
 from jaxft.training.evaluation import evaluate, write_evaluation
 from jaxft.training.log.callbacks import Callback, Callbacks
-from jaxft.training.log.ending import ending_lines
+from jaxft.training.log.ending import report_ending
 from jaxft.training.log.instruments import CompileCounter, Profile, peak_rss_bytes
 from jaxft.training.log.run_log import RunLog
 from jaxft.training.log.train_log import TrainLog
@@ -46,21 +42,15 @@ from jaxft.training.log.waits import announced
 from jaxft.training.prepare import PreparedRun, prepare_data, prepare_run
 from jaxft.training.run_folder.abandoned_work import orbax_quieted
 from jaxft.training.run_folder.best import BestTracker, choose_selection_metric
-from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
-from jaxft.training.run_folder.finished import (
-    UNSAVED,
-    describe_disk_use,
-    describe_finished,
-    keep_best_only,
-    read_finished,
-)
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
+from jaxft.training.run_folder.finished import describe_finished, keep_best_only, read_finished
 from jaxft.training.run_folder.identity import installed_versions, make_identity
 from jaxft.training.run_folder.remote_folder import local_folder
 from jaxft.training.run_folder.workdir import claimed, save_tuned
 from jaxft.training.splits import join_examples
 from jaxft.training.starting_state import make_first_state, restore_state
 from jaxft.training.train_state import TrainState, to_saved
-from jaxft.training.trainer import compile_eval, predict_bytes
+from jaxft.training.trainer import Programs, compile_programs, predict_bytes
 
 QUEUED_STEPS = 2  # the number of steps by which the host may be ahead of the device
 
@@ -157,7 +147,7 @@ def _train(
     profile = Profile(workdir / "profile", profile_steps, first=step, total=total)
 
     # ---------------------------------------------------------------- compile, so that the loop compiles nothing
-    programs = _compile(run, state, log)
+    programs = compile_programs(run.trainer, state, run.batches.shapes, run.eval_shapes, log)
     release_memory()
     slots = run.size.rows * run.size.length
     log(
@@ -278,46 +268,8 @@ def _train(
         "peak_rss_bytes": peak_rss_bytes(),
         "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
     }
-    _report(run, evaluator, best, summary, results, workdir, log)
+    report_ending(run, evaluator, best, summary, results, workdir, log)
     return summary
-
-
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """The compiled steps of a run.
-
-    Attributes:
-      train: the train steps by batch shape.
-      eval: the evaluation steps by batch shape.
-      seconds: the time that compiling them has taken.
-    """
-
-    train: dict[Shape, Any]
-    eval: dict[Shape, Any]
-    seconds: float
-
-
-def _compile(run: PreparedRun, state: TrainState, log: Log) -> Programs:
-    """Compiles everything that the loop computes, once for each shape of batches."""
-    began = time.perf_counter()
-    train_steps: dict[Shape, Any] = {}
-    eval_steps: dict[Shape, Any] = {}
-    train_shapes = run.batches.shapes
-    eval_shapes = sorted({shape for batches in run.eval_batches.values() for shape in batches.shapes})
-    for number, shape in enumerate(train_shapes, 1):
-        with announced(f"compiling the train step {_describe(shape, number, len(train_shapes))}", log):
-            train_steps[shape] = run.trainer.compile(shape)
-    for number, shape in enumerate(eval_shapes, 1):
-        with announced(f"compiling the evaluation {_describe(shape, number, len(eval_shapes))}", log):
-            eval_steps |= compile_eval(run.net, [shape])
-    with announced("compiling the checksum of checkpoints", log):
-        digest_tree((run.trainer.parameters_to_keep(state), state.step, run.trainer.other_leaves()))
-    return Programs(train_steps, eval_steps, time.perf_counter() - began)
-
-
-def _describe(shape: Shape, number: int, count: int) -> str:
-    """Returns the rows and length of a batch shape, the `number`-th of `count`, for the log."""
-    return f"of {shape.rows} x {shape.length}" + (f" ({number} of {count})" if count > 1 else "")
 
 
 def _best_parameters(
@@ -374,48 +326,6 @@ def _measure(
             config=run.config,
             console=run_log.console if has_tables else Console(quiet=True),
             tune=name == "dev",
-        )
-
-
-def _report(
-    run: PreparedRun,
-    evaluator: AnyEvaluator,
-    best: BestTracker,
-    summary: dict[str, Any],
-    results: dict[str, dict[str, float]],
-    workdir: Path,
-    log: Log,
-) -> None:
-    """Writes the summary, and logs what the run was, what it has found and what to do next."""
-    config, unit, is_saved = run.config, run.data.task.batch_spec.unit, best.is_saved()
-    if not is_saved:
-        summary[UNSAVED] = True
-    if processes.is_main_process():
-        write_json(workdir / "summary.json", summary)
-    if config.checkpoint.best_only and is_saved:
-        keep_best_only(workdir)
-    log(
-        f"{summary['steps']:,} steps in {summary['train_s']:.1f} s: {summary[f'real_{unit}s_per_s']:,.0f} {unit}s/s, "
-        f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
-        f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
-    )
-    log(describe_disk_use(workdir, cache_folder(config.data.cache_dir)))
-    if processes.is_main_process():
-        for line in ending_lines(
-            config,
-            workdir,
-            evaluator,
-            results,
-            selection_metric=summary["selected_by"],
-            steps=summary["steps"],
-            best_step=summary["best_step"],
-            is_best=not best.is_replaced,
-        ):
-            log(line)
-    if not is_saved:
-        log(
-            f"warning: {workdir / 'best'} does not hold the weights of step {best.step}, for which there was no room; "
-            "make room, and start the same command again"
         )
 
 

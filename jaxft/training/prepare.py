@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from jaxft.config.durations import EpochScale, duration_steps, total_steps
 from jaxft.config.sections import RUN, Settings
-from jaxft.data.batching.batch import Batches, BatchSpec
+from jaxft.data.batching.batch import Batches, BatchSpec, Shape
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
 from jaxft.data.batching.loader import Loader
@@ -142,6 +142,11 @@ class PreparedRun:
     def net(self) -> Network:
         """The network."""
         return self.trainer.net
+
+    @property
+    def eval_shapes(self) -> list[Shape]:
+        """The shapes of the batches of all splits that are measured."""
+        return sorted({shape for batches in self.eval_batches.values() for shape in batches.shapes})
 
     def describe(self) -> Iterator[str]:
         """Yields lines about the parameters and the devices that hold them."""

@@ -1,8 +1,9 @@
-"""Makes the train step of a run, the shapes of its state, and its evaluation step; compiles them."""
+"""Makes the train step of a run, the shapes of its state, and its evaluation step; compiles what its loop computes."""
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,12 +16,15 @@ from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError
 from jaxft.parallel.memory import device_memory, shard_bytes
 from jaxft.parallel.mesh import BATCH_SPEC, put_array, with_shardings
+from jaxft.tasks.base import Log
 from jaxft.training import step
+from jaxft.training.log.waits import announced
 from jaxft.training.network import Network, make_abstract_batch
 from jaxft.training.optimizer.chain import averaged_parameters, make_optimizer
 from jaxft.training.optimizer.parameter_rules import split_frozen
 from jaxft.training.optimizer.schedules import Hyperparameters, make_hyperparameters
 from jaxft.training.programs import compile_once
+from jaxft.training.run_folder.tree_digest import digest_tree
 from jaxft.training.train_state import SavedState, StateForm, TrainState, choose_form, to_kept
 
 
@@ -184,6 +188,52 @@ def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
         return compile_once(jitted.lower(net.abstract, make_abstract_batch(net, shape)), net.mesh)
 
     return {shape: compile_for(shape) for shape in shapes}
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The compiled steps of a run.
+
+    Attributes:
+      train: the train steps by batch shape.
+      eval: the evaluation steps by batch shape.
+      seconds: the time that compiling them has taken.
+    """
+
+    train: dict[Shape, Any]
+    eval: dict[Shape, Any]
+    seconds: float
+
+
+def compile_programs(
+    trainer: Trainer, state: TrainState, train_shapes: Sequence[Shape], eval_shapes: Sequence[Shape], log: Log
+) -> Programs:
+    """Compiles everything that the loop computes, once for each shape of batches.
+
+    Args:
+      trainer: the train step.
+      state: a state of it.
+      train_shapes: the shapes of the training batches.
+      eval_shapes: the shapes of the other splits' batches.
+      log: prints a line.
+    """
+    began = time.perf_counter()
+    train_steps: dict[Shape, Any] = {}
+    eval_steps: dict[Shape, Any] = {}
+    for number, shape in enumerate(train_shapes, 1):
+        with announced(f"compiling the train step {_describe(shape, number, len(train_shapes))}", log):
+            train_steps[shape] = trainer.compile(shape)
+    for number, shape in enumerate(eval_shapes, 1):
+        with announced(f"compiling the evaluation {_describe(shape, number, len(eval_shapes))}", log):
+            eval_steps |= compile_eval(trainer.net, [shape])
+    with announced("compiling the checksum of checkpoints", log):
+        digest_tree((trainer.parameters_to_keep(state), state.step, trainer.other_leaves()))
+    return Programs(train_steps, eval_steps, time.perf_counter() - began)
+
+
+def _describe(shape: Shape, number: int, count: int) -> str:
+    """Returns the rows and length of a batch shape, the `number`-th of `count`, for the log."""
+    return f"of {shape.rows} x {shape.length}" + (f" ({number} of {count})" if count > 1 else "")
 
 
 def predict_bytes(compiled: Mapping[Any, Any]) -> int:

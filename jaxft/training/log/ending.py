@@ -1,15 +1,73 @@
-"""Writes the last lines of a run: its scores, where they come from, and what to do next."""
+"""Writes the summary and the last lines of a run: its scores, where they come from, and what to do next."""
 
 import math
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxft.config.sections import Settings
-from jaxft.io.files import read_json
+from jaxft.io.files import read_json, write_json
 from jaxft.io.stores import address_of_copy
-from jaxft.tasks.base import AnyEvaluator
+from jaxft.parallel import processes
+from jaxft.tasks.base import AnyEvaluator, Log
+from jaxft.tasks.reading import cache_folder
 from jaxft.tasks.registry import generates_text, make_data
+from jaxft.training.prepare import PreparedRun
+from jaxft.training.run_folder.best import BestTracker
+from jaxft.training.run_folder.finished import UNSAVED, describe_disk_use, keep_best_only
+
+
+def report_ending(
+    run: PreparedRun,
+    evaluator: AnyEvaluator,
+    best: BestTracker,
+    summary: dict[str, Any],
+    results: dict[str, dict[str, float]],
+    workdir: Path,
+    log: Log,
+) -> None:
+    """Writes the summary of a run that has ended, and logs what it was, what it has found and what to do next.
+
+    Args:
+      run: the run.
+      evaluator: the evaluator that has measured `results`.
+      best: the tracker of the best weights.
+      summary: the content of summary.json.
+      results: the metrics of dev and perhaps test, by name of the split.
+      workdir: the run's folder.
+      log: prints a line.
+    """
+    config, unit, is_saved = run.config, run.data.task.batch_spec.unit, best.is_saved()
+    if not is_saved:
+        summary[UNSAVED] = True
+    if processes.is_main_process():
+        write_json(workdir / "summary.json", summary)
+    if config.checkpoint.best_only and is_saved:
+        keep_best_only(workdir)
+    log(
+        f"{summary['steps']:,} steps in {summary['train_s']:.1f} s: {summary[f'real_{unit}s_per_s']:,.0f} {unit}s/s, "
+        f"padding {summary['padding_fraction']:.1%}, input stall {summary['input_stall_fraction']:.2%}; "
+        f"peak memory {summary['peak_rss_bytes'] / 2**20:,.0f} MiB; everything is in {workdir}"
+    )
+    log(describe_disk_use(workdir, cache_folder(config.data.cache_dir)))
+    if processes.is_main_process():
+        for line in ending_lines(
+            config,
+            workdir,
+            evaluator,
+            results,
+            selection_metric=summary["selected_by"],
+            steps=summary["steps"],
+            best_step=summary["best_step"],
+            is_best=not best.is_replaced,
+        ):
+            log(line)
+    if not is_saved:
+        log(
+            f"warning: {workdir / 'best'} does not hold the weights of step {best.step}, for which there was no room; "
+            "make room, and start the same command again"
+        )
 
 
 def ending_lines(

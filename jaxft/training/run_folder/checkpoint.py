@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from jaxft.errors import UserError, first_line
 from jaxft.parallel import processes
 from jaxft.parallel.memory import release_memory
+from jaxft.training.run_folder.tree_digest import digest_tree
 
 Log = Callable[[str], None]
 Meta: TypeAlias = dict[str, Any]  # plain values that a checkpoint keeps next to its arrays
@@ -29,24 +29,6 @@ _NOTES_TYPES: dict[str, type | tuple[type, ...]] = {
     "init_timestamp_nsecs": (int, type(None)),
     "commit_timestamp_nsecs": (int, type(None)),
 }
-
-
-def digest_tree(tree: Any) -> list[int]:
-    """Returns a 32-bit number for each leaf of `tree`: the sum of its bits, weighted by position, modulo 2^32.
-
-    Integer sums do not depend on order, so the digest is the same on any mesh. Every weight is odd, so a changed bit
-    changes the digest. Leaves are digested one after the other, because a CPU computes all terms of a sum before it
-    adds them.
-    """
-    return [int(jax.device_get(_digest_leaf(leaf))) for leaf in jax.tree.leaves(tree)]
-
-
-@jax.jit
-def _digest_leaf(x: jax.Array) -> jax.Array:
-    """Returns the digest of one array, a uint32 scalar."""
-    bits = jax.lax.bitcast_convert_type(x, jnp.dtype(f"uint{8 * x.dtype.itemsize}")).reshape(-1)
-    index = jax.lax.iota(jnp.uint32, bits.size)
-    return jnp.sum(bits.astype(jnp.uint32) * (index * jnp.uint32(0x9E3779B2) + jnp.uint32(1)))
 
 
 class RunCheckpoints:

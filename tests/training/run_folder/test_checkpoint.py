@@ -13,7 +13,8 @@ import pytest
 
 from jaxft.errors import UserError
 from jaxft.training.run_folder import checkpoint
-from jaxft.training.run_folder.checkpoint import RunCheckpoints, digest_tree
+from jaxft.training.run_folder.checkpoint import RunCheckpoints
+from jaxft.training.run_folder.tree_digest import digest_tree
 
 
 def tree(step: int, size: int = 2000) -> dict:
