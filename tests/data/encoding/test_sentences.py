@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from jaxft.data.encoding import sentences
 from jaxft.data.encoding.sentence_chunks import chunk_sentences
 from jaxft.data.encoding.sentences import encode_sentences
+from jaxft.data.encoding.tokenizer import find_special_tokens
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 from jaxft.export.heads_loader import Model
 from tests.data.tiny_text import LABELS, VOCABULARY, corpora, minilm, plain, tokenizer
+from tests.data.vocabularies import KINDS, make_tokenizer
 
 CLS, SEP, UNK = 2, 3, 1
 
@@ -73,19 +75,26 @@ def test_each_word_scores_once_with_its_own_label(corpus, max_length, context, l
 
 
 @settings(max_examples=100)
-@given(corpora(), st.integers(3, 40), st.sampled_from(["first", "last"]), st.data())
-def test_an_exports_loader_reads_words_in_the_same_windows(corpus, max_length, label_subwords, data):
+@given(
+    corpora(),
+    st.integers(3, 40),
+    st.sampled_from(["first", "last"]),
+    st.sampled_from([None, *KINDS]),
+    st.data(),
+)
+def test_an_exports_loader_reads_words_in_the_same_windows(corpus, max_length, label_subwords, kind, data):
     stride = data.draw(st.integers(0, max_length - 3))
     model = object.__new__(Model)
-    model.tokenizer = tokenizer()
-    reading = {"max_length": max_length, "stride": stride, "before": [CLS], "after": [SEP]}
+    model.tokenizer = make_tokenizer(kind, reads_words=True) if kind else tokenizer()
+    before, after = find_special_tokens(model.tokenizer)
+    reading = {"max_length": max_length, "stride": stride, "before": before, "after": after}
     model.reading = {"words": reading | {"subword": label_subwords}}
     for sentence in corpus:
         if not (words := sentence.words):
             continue
         windows = encode_sentences(
             [Sentence(words, None, 0, "x")],
-            tokenizer(),
+            model.tokenizer,
             LABELS,
             max_length=max_length,
             stride=stride,
