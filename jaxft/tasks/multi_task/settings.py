@@ -27,12 +27,12 @@ SAME_FOR_ALL = ("data.label_subwords", "data.context", "data.truncation", "data.
 
 
 @dataclasses.dataclass(frozen=True)
-class Model(*extended_sections("multi_task", "model")):  # type: ignore[misc]
+class Model(*extended_sections("multi_task", "model")):  # type: ignore[misc]  # bases of the registry
     """The backbone, and defaults for all tasks."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Data(*extended_sections("multi_task", "data")):  # type: ignore[misc]
+class Data(*extended_sections("multi_task", "data")):  # type: ignore[misc]  # bases of the registry
     """The data sets of all tasks, and defaults for each."""
 
     mix: str = setting(
@@ -58,7 +58,7 @@ class Batch(sections.Batch):
 
 
 @dataclasses.dataclass(frozen=True)
-class Loss(*extended_sections("multi_task", "loss")):  # type: ignore[misc]
+class Loss(*extended_sections("multi_task", "loss")):  # type: ignore[misc]  # bases of the registry
     """The sum of the tasks' losses, and defaults for each."""
 
     balance: str = setting(
@@ -69,7 +69,7 @@ class Loss(*extended_sections("multi_task", "loss")):  # type: ignore[misc]
 
 
 @dataclasses.dataclass(frozen=True)
-class Eval(*extended_sections("multi_task", "eval")):  # type: ignore[misc]
+class Eval(*extended_sections("multi_task", "eval")):  # type: ignore[misc]  # bases of the registry
     """The evaluation of all tasks."""
 
 
