@@ -1,22 +1,23 @@
-"""ERNIE against transformers: logits, gradients, files that come back bit for bit, and a run that is exported."""
+"""ERNIE against transformers: logits, gradients, tensors that come back bit for bit, and a run that is exported."""
 
 import json
 
-import torch
-from transformers import BertTokenizerFast, ErnieConfig, ErnieForTokenClassification
+import pytest
+from transformers import BertTokenizerFast, ErnieConfig, ErnieModel
 
 from jaxft.export.writer import export_run
 from jaxft.io.files import read_json
+from jaxft.models.ernie.weights import HEADS
 from jaxft.training.loop import train
 from jaxft.training.settings import settings_from_config
-from tests.models.parity import LABELS, assert_comes_back, assert_parity, randomize, save_torch
+from tests.models import torch_parity
 
 WORDS = {"anna": "B-PER", "oslo": "B-LOC", "sees": "O", "in": "O", "rome": "B-LOC", "bob": "B-PER"}
 VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 
 
 def tiny_ernie(folder):
-    """Writes the folder of a random ERNIE with ReLU; returns the torch model and the folder."""
+    """Writes the folder of a random ERNIE with ReLU."""
     config = ErnieConfig(
         vocab_size=len(VOCABULARY),
         hidden_size=24,
@@ -26,24 +27,20 @@ def tiny_ernie(folder):
         max_position_embeddings=16,
         hidden_act="relu",
         initializer_range=0.2,
-        id2label=dict(enumerate(LABELS)),
     )
-    model = ErnieForTokenClassification(config)
-    randomize(model, seed=0)
-    return save_torch(model, folder)
+    ErnieModel(config).save_pretrained(folder)
+    return folder
 
 
-def test_ernie_is_torch_in_logits_and_gradients_and_comes_back(tmp_path):
-    model, folder = tiny_ernie(tmp_path / "in")
-    assert_parity(model, folder)
-    out = assert_comes_back(folder, tmp_path)
-    reloaded, loading = ErnieForTokenClassification.from_pretrained(out, output_loading_info=True)
-    assert not any(loading.values())
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), reloaded.parameters(), strict=True))
+@pytest.mark.parametrize("kind", HEADS)
+def test_ernie_is_torch_in_logits_and_gradients_and_comes_back(kind):
+    config = torch_parity.example_shape("ernie", seed=0)
+    torch_parity.assert_is_torchs(config, kind, seed=0, dtype="float64")
+    torch_parity.assert_file_comes_back(config, kind, seed=0)
 
 
 def test_a_run_of_an_ernie_learns_and_its_export_is_torchs(tmp_path):
-    _, folder = tiny_ernie(tmp_path / "ernie")
+    folder = tiny_ernie(tmp_path / "ernie")
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     sentences = ["anna sees bob in oslo", "bob sees rome", "rome in anna", "oslo sees anna"] * 8
