@@ -1,4 +1,4 @@
-"""Compares tasks with few labels from MiniLM, and from MiniLM that filled masks in text of the domain: JSON lines."""
+"""Compares tasks with few labels from MiniLM, and from MiniLM that filled masks in the domain; prints JSON lines.
 
     python benchmarks/domain_adaptation.py --data DIR --workdir DIR [--seeds 0 1 2] [--tasks intents names]
 
