@@ -5,13 +5,18 @@ import random
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 from transformers import pipeline
 
 from jaxft.errors import UserError
 from jaxft.export.writer import export_run
 from jaxft.inference.predict import predict_file
+from jaxft.parallel.mesh import make_mesh
 from jaxft.run import Run
+from jaxft.tasks.registry import make_data
 from jaxft.training.loop import train
+from jaxft.training.network import initial_parameters
+from jaxft.training.prepare import prepare_network, prepare_task
 from jaxft.training.settings import settings_from_config
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -79,10 +84,17 @@ def test_a_stopped_run_ends_bit_identically(run, tmp_path, monkeypatch):
     assert_a_stopped_run_ends_bit_identically(config, folder, tmp_path / "run", monkeypatch, at=50)
 
 
-def test_predict_export_and_the_pipeline_give_the_same_words(run, tmp_path):
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    """The run's export, which was compared with torch."""
+    folder = tmp_path_factory.mktemp("exports") / "model"
+    export_run(run[0], folder, verify=True)
+    return folder
+
+
+def test_predict_export_and_the_pipeline_give_the_same_words(run, exported):
     folder, _, _ = run
-    export_run(folder, tmp_path / "exported", verify=True)
-    fill = pipeline("fill-mask", model=str(tmp_path / "exported"), top_k=5)
+    fill = pipeline("fill-mask", model=str(exported), top_k=5)
     texts = ["c c [MASK] c c", "d [MASK] d [MASK] x d d", "[MASK]"]
     answers = list(Run.open(folder).predict(texts))
     for text, answer in zip(texts, answers, strict=True):
@@ -92,6 +104,26 @@ def test_predict_export_and_the_pipeline_give_the_same_words(run, tmp_path):
         scores = [[word["score"] for word in mask] for mask in masks]
         np.testing.assert_allclose(answer["scores"], scores, atol=1e-5)
     assert answers[0]["predicted_words"][0][0] == "c"
+
+
+def test_a_run_from_an_export_has_its_head_and_evaluations_repeat(run, exported, text):
+    """Words that are added begin as the mean of the others, in the embeddings and in the head's bias."""
+    config = config_for(text, exported, data__added_tokens=("zulu", "yankee"))
+    checkpoint = make_data(config).open_model(())
+    task = prepare_task(config, checkpoint.hf_config, [])
+    net = prepare_network(task, config, checkpoint.hf_config, make_mesh(config))
+    parameters, line = initial_parameters(net, config, checkpoint)
+    assert "newly" not in line and "2 new words" in line
+    for name, tensor in (
+        ("backbone/embeddings/word/embedding", "bert.embeddings.word_embeddings.weight"),
+        ("head/bias", "cls.predictions.bias"),
+    ):
+        known = load_file(exported / "model.safetensors")[tensor]
+        expected = np.concatenate([known, np.stack([known.mean(axis=0)] * 2)])
+        np.testing.assert_allclose(parameters[name], expected, atol=1e-6)
+
+    first, second = (Run.open(run[0]).evaluate(str(text), output=exported.parent / name) for name in "ab")
+    assert first == second and first["tokens"] > 1000
 
 
 def test_predict_reads_files_and_says_where_a_mask_is_missing(run, tmp_path):

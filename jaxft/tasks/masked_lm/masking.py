@@ -21,9 +21,7 @@ from jaxft.data.ragged import offsets_from_lengths, ragged_arange
 
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of the predicted tokens; the others stay as they are
 _CHOICE, _REPLACEMENT, _WORD = range(3)  # what a number is drawn for
-_COUNTED_WINDOWS = (
-    1 << 16
-)  # windows whose masks are counted at a time, because a corpus may be larger than memory
+_COUNTED_WINDOWS = 1 << 12  # windows whose words are counted at a time: a corpus may be larger than memory
 
 
 class Masking(NamedTuple):
@@ -56,6 +54,8 @@ class MaskedWindows(Windows):
     @cached_property
     def label_counts(self) -> np.ndarray:
         """The most tokens that are masked in each window: int64 `[N]`. Without whole words, it is their number."""
+        if not self.masking.whole_words:
+            return _count_masked(super().label_counts, self.masking.probability)
         counts = np.empty(len(self), np.int64)
         for start in range(0, len(self), _COUNTED_WINDOWS):
             offsets = self.offsets[start : start + _COUNTED_WINDOWS + 1]
@@ -146,9 +146,13 @@ class _Units(NamedTuple):
           bool `[U]`.
         """
         counts = np.bincount(self.window, minlength=windows)
-        masked_counts = np.maximum(np.floor(counts * probability + 0.5), 1)
         rank = np.arange(len(self.window)) - offsets_from_lengths(counts)[self.window]
-        return rank < masked_counts[self.window]
+        return rank < _count_masked(counts, probability)[self.window]
+
+
+def _count_masked(units: np.ndarray, probability: float) -> np.ndarray:
+    """Returns how many of the units of each window are masked, int64 `[N]` for int64 `[N]`."""
+    return np.where(units > 0, np.maximum(np.floor(units * probability + 0.5), 1), 0).astype(np.int64)
 
 
 class _Numbers(NamedTuple):
