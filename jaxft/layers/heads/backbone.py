@@ -22,6 +22,10 @@ class BackboneConfig(Protocol):
         """The standard deviation of new weights."""
 
     @property
+    def activation(self) -> str:
+        """The activation of its layers, a key of `ACTIVATIONS`."""
+
+    @property
     def layer_norm_eps(self) -> float:
         """The epsilon of norms."""
 

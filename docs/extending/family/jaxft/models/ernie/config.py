@@ -13,6 +13,9 @@ class ErnieConfig(EncoderConfig):
 
     model_type: ClassVar[str] = "ernie"
     display_name: ClassVar[str] = "ERNIE"
-    supported_values: ClassVar[Mapping[str, object]] = EncoderConfig.supported_values | {"use_task_id": False}
+    supported_values: ClassVar[Mapping[str, object]] = {
+        **EncoderConfig.supported_values,
+        "use_task_id": False,
+    }
 
     type_vocab_size: int = 2

@@ -1,10 +1,13 @@
 """Tells which tokens of a text were replaced, as in the pretraining of ELECTRA (Clark et al., 2020, section 2)."""
 
+import functools
+
 import jax
 from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 from jaxft.layers.precision import widen
@@ -20,9 +23,9 @@ class ReplacedTokenHead(nnx.Module):
     """
 
     def __init__(self, size: int, *, activation: str, initializer_range: float, rngs: nnx.Rngs):
-        options = {"initializer_range": initializer_range, "rngs": rngs}
-        self.dense = Linear(size, size, **options)
-        self.score = Linear(size, 1, **options)
+        make_linear = functools.partial(Linear, size, initializer_range=initializer_range, rngs=rngs)
+        self.dense = make_linear(size)
+        self.score = make_linear(1)
         self.activation = activation
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -33,7 +36,7 @@ class ReplacedTokenHead(nnx.Module):
 class ReplacedTokenModel(nnx.Module):
     """A backbone with a `ReplacedTokenHead`."""
 
-    def __init__(self, backbone: nnx.Module, *, rngs: nnx.Rngs):
+    def __init__(self, backbone: Backbone, *, rngs: nnx.Rngs):
         config = backbone.config
         self.backbone = backbone
         self.head = ReplacedTokenHead(

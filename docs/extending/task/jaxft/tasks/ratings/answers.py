@@ -6,6 +6,7 @@ from typing import Any
 from jaxft.data.sources.formats import TEXTS
 from jaxft.data.sources.labelled_texts import LabelledText, TextColumns, parse_labelled_text
 from jaxft.tasks.base import Answers, Json
+from jaxft.tasks.ratings.settings import Settings
 from jaxft.tasks.run_facts import RunFacts
 
 
@@ -15,7 +16,7 @@ class RatingAnswers(Answers[LabelledText, int]):
     kind = TEXTS
     formats = ("jsonl", "json", "csv", "tsv", "parquet", "text")
 
-    def __init__(self, run: RunFacts):
+    def __init__(self, run: RunFacts[Settings]):
         """Takes the key of texts from the run's settings."""
         self.text_key = run.config.data.text
         self.input_keys = [self.text_key]

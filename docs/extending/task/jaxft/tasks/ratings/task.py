@@ -31,6 +31,7 @@ class Ratings(Task):
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `SequenceClassifier`, which pools as transformers' class of the family does."""
         head = FAMILIES[model_config.model_type].heads[HeadKind.SEQUENCE]
+        assert head.pool is not None  # a family says it with this kind of head
         return SequenceClassifier(
             make_backbone(model_config, runtime, rngs=rngs, pooler=head.pool == "pooler"),
             num_labels=len(self.labels),
