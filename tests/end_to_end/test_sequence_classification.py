@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import ElectraConfig, ElectraModel
 
 from jaxft.cli import use
 from jaxft.data.encoding.labelled_texts import cut_into_windows
@@ -355,7 +356,11 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
 
 @pytest.fixture(scope="module")
 def pooled(folder, tmp_path_factory, tiny_bert):
-    """Pairs whose longer text goes over several windows, pooled as no class of transformers does; a single step."""
+    """Pairs whose longer text goes over several windows, for a head with a dense layer, of an ELECTRA; a single step."""
+    electra = tmp_path_factory.mktemp("electra")
+    shutil.copytree(tiny_bert, electra, dirs_exist_ok=True)
+    sizes = read_json(tiny_bert / "config.json") | {"model_type": "electra", "embedding_size": 16}
+    ElectraModel(ElectraConfig(**sizes)).save_pretrained(electra)
     columns = {"data__text": "first", "data__text_pair": "second", "data__label": "score"}
     windows = {"data__max_length": 16, "data__truncation": "windows", "data__stride": 2, "data__test": None}
     options = {
@@ -365,11 +370,13 @@ def pooled(folder, tmp_path_factory, tiny_bert):
         "eval__every_steps": 1,
     }
     more = {"model__pool": "mean", "optim__warmup": None} | columns | windows
-    return trained(folder, tmp_path_factory, tiny_bert, "pooled", "tsv", **options, **more)[0]
+    return trained(folder, tmp_path_factory, electra, "pooled", "tsv", **options, **more)[0]
 
 
 @pytest.mark.parametrize("pool", ["cls", "mean", "max"])
-def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, folder, pool, tmp_path, capsys):
+def test_windows_and_pools_that_transformers_lacks_are_exported_with_a_loader(
+    pooled, folder, pool, tmp_path, capsys
+):
     """--verify compares logits of each window, and answers of whole texts, by the loader that is exported."""
     run = shutil.copytree(pooled, tmp_path / "run")
     values = read_json(run / "config.json")
@@ -381,9 +388,10 @@ def test_pools_that_transformers_lacks_are_exported_as_body_and_head(pooled, fol
     difference, count = re.search(r"between jax and torch: (\S+) \((\d+) windows of dev", output).groups()
     assert float(difference) < 1e-4 and int(count) > 90  # of 60 texts
     assert "answers by heads_loader.py in torch: 0 of 60 of dev differ" in output
-    assert read_json(tmp_path / "model/config.json")["architectures"] == ["BertModel"]
+    name = "ElectraForSequenceClassification" if pool == "cls" else "ElectraModel"
+    assert read_json(tmp_path / "model/config.json")["architectures"] == [name]
     ask = with_torch.load_exported(tmp_path / "model")
-    assert ask.heads["score"]["pool"] == pool
+    assert (ask.heads["score"]["pool"], ask.heads["score"]["activation"]) == (pool, "gelu")
     if pool == "mean":  # what the run itself has written
         for line in read_lines(pooled / "predictions/dev.jsonl")[:5]:
             answer = ask(line["text"], line["text_pair"])["score"]
