@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import fsspec
 import numpy as np
@@ -95,17 +96,20 @@ def test_a_run_of_another_task_starts_from_a_runs_backbone(finished_run, tmp_pat
     store.pipe_file(f"/bucket/run/best/{step.name}/{FILE_LIST}", json.dumps(files).encode())
     export_run(finished_run, tmp_path / "export")
     addresses = (str(tmp_path / "export"), f"run:{finished_run}", "run:memory://bucket/run")
-    started = []
+    started, checksums = [], set()
     for address in addresses:
         config = settings_from_config(
             {"task": "sequence_classification", "model.checkpoint": address, "data.max_length": 32}
         )
         model = make_data(config).open_model(())
-        model = open_base_run(model, print) if address.startswith("run:") else model
+        if address.startswith("run:"):
+            model = open_base_run(model, print)
+            checksums.add(model.reader.checksum())
         task = make_task(["no", "yes"], config, head_dropout=0.0)
         net = make_network(task, *resolve_model(config, model.hf_config), make_mesh(config))
         assert describe_base_model(config)["vocab_size"] == model.hf_config["vocab_size"]
         started.append(initial_parameters(net, config, model))
+    assert len(checksums) == 1
     best = weights(finished_run)
     for parameters, line in started:
         assert (
@@ -131,10 +135,16 @@ def test_a_run_of_another_task_starts_from_a_runs_backbone(finished_run, tmp_pat
             {"model.checkpoint": "run:x", "model.revision": "main"},
             "checkpoint 'run:x' is a run; a revision belongs to",
         ),
+        ({"model.checkpoint": "PICKLED"}, "found only pytorch_model.bin."),
     ],
 )
-def test_addresses_that_are_no_runs(values, message):
-    config = settings_from_config({"task": "sequence_classification"} | values)
+def test_checkpoints_that_cannot_start_a_run_are_named_before_data_is_encoded(
+    values, message, tiny_bert, tmp_path
+):
+    shutil.copytree(tiny_bert, tmp_path / "pickled")
+    (tmp_path / "pickled/model.safetensors").rename(tmp_path / "pickled/pytorch_model.bin")
+    values = {name: value.replace("PICKLED", str(tmp_path / "pickled")) for name, value in values.items()}
+    config = settings_from_config({"task": "sequence_classification", "data.max_length": 32} | values)
     with pytest.raises(UserError, match=re.escape(message)):
         make_data(config).open_model(())
 

@@ -1,5 +1,6 @@
 """The optimizer: steps as torch's AdamW, rules by path, and what is added to every update rule."""
 
+import functools
 import re
 
 import jax
@@ -188,6 +189,25 @@ def test_l1_makes_small_weights_of_matrices_exactly_zero(layers):
             np.testing.assert_array_equal(value == 0, expected == 0)
             assert 0 < np.mean(value == 0) < 1
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("schedule", ["polynomial", "warmup_stable_decay"])
+def test_rates_decays_and_lengths_are_arguments_of_the_program(schedule):
+    programs = set()
+    tree = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in NAMES.items()}
+    for factor in (1, 2):
+        rates = {"lr": 0.01, "l1": 0.1, "pull_to_start": 0.2, "weight_decay": 0.3, "clip": 0.5}
+        rates |= {"power": 0.5} if schedule == "polynomial" else {}
+        config = config_with(schedule=schedule, **{name: rate * factor for name, rate in rates.items()})
+        hyper = make_hyperparameters(config, total=20 * factor, warmup=3 * factor, cooldown=5 * factor)
+        make = functools.partial(make_optimizer, config, trainable=ROLES, num_layers=LAYERS)
+        state = jax.eval_shape(make(hyper).init, tree)
+
+        def update(hyper, state, tree, make=make):
+            return make(hyper).update(tree, state, tree)
+
+        programs.add(str(jax.make_jaxpr(update)(hyper, state, tree)))
+    assert len(programs) == 1
 
 
 @pytest.mark.parametrize(
