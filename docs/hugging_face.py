@@ -94,7 +94,9 @@ DIFFERENCES = {
     "max_steps": "wins over epochs, as there",
     "metric_for_best_model": "any name in `eval/dev.json`; the direction follows from the metric",
     "mlm_probability": "the same default, as a number of tokens in each window that does not vary",
-    "model_name_or_path": "a folder, a hub id, `package:NAME/path` or `new:gpt2`, of these [families](models.md)",
+    "model_name_or_path": (
+        "a folder, a hub id, `package:NAME/path`, `run:WORKDIR` or `new:gpt2`, of these [families](models.md)"
+    ),
     "n_best_size": "the same default",
     "num_train_epochs": "the same default",
     "optim": (
