@@ -139,7 +139,9 @@ def estimate_step(
         "param_bytes_per_device": shard_bytes((state.trainable, state.frozen)),
         "optimizer_bytes_per_device": shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(unsplit_net, state, rows // accumulate, length),
-        "model_flops_per_step": net.train_flops_per_token(length, net.task.labelled_share) * rows * length,
+        "model_flops_per_step": net.train_flops_per_token(length, net.task.batch_spec.labelled_share)
+        * rows
+        * length,
         "collective_bytes_needed": required_collective_bytes(
             net,
             state,
@@ -231,7 +233,7 @@ def _loss_chunks(net: Network, rows: int, length: int) -> int:
     """
     if not net.task.predicts_tokens:
         return 1
-    positions = rows * length // net.mesh.size * net.task.labelled_share
+    positions = rows * length // net.mesh.size * net.task.batch_spec.labelled_share
     return math.ceil(positions / chunked.choose_chunk_size(net.mesh))
 
 

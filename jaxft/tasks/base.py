@@ -173,14 +173,12 @@ class Task(Protocol):
       batch_spec: the arrays of its batches.
       predicts_tokens: True if the outputs are tokens of the vocabulary; the word embeddings are then usually also the
         output layer.
-      labelled_share: the share of tokens that the loss reads, where it is known without data.
       backbone_passes: number of passes through the backbone in a train step; R-Drop takes two.
     """
 
     labels: list[str]
     batch_spec: BatchSpec
     predicts_tokens: bool = False
-    labelled_share: float = 1.0
     backbone_passes: int = 1
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:

@@ -44,6 +44,7 @@ class Unprocessed:
 class LineConfig:
     model_type: ClassVar[str] = "line"
     hidden_size: int = 2
+    num_layers: int = 0
     num_heads: int = 1
     attention_dropout: float = 0.0
 

@@ -32,6 +32,7 @@ class BatchSpec(NamedTuple):
       row_length: number of slots in a row; None for `config.data.max_length`.
       unit: what a slot holds, in the singular: what the log counts.
       unit_mask: the array that is above 0 where a slot holds something, and 0 elsewhere.
+      labelled_share: the share of slots that the loss reads, where it is known without data.
     """
 
     arrays: Mapping[str, ArraySpec]
@@ -39,6 +40,7 @@ class BatchSpec(NamedTuple):
     row_length: int | None = None
     unit: str = "token"
     unit_mask: str = "segment_ids"
+    labelled_share: float = 1.0
 
     def loader_options(self) -> LoaderOptions:
         """Returns the arguments of `choice.make_loader` that follow from this."""

@@ -28,11 +28,10 @@ class MaskedLM(Task):
     """Predicts masked tokens, by the head with which an encoder was pretrained."""
 
     predicts_tokens = True
-    batch_spec = BatchSpec(TOKEN_LABELS)
 
     def __init__(self, labels: list[str], config: Settings, head_dropout: float):
         self.labels = labels
-        self.labelled_share = config.data.mask_probability
+        self.batch_spec = BatchSpec(TOKEN_LABELS, labelled_share=config.data.mask_probability)
         self._n_best = config.eval.n_best
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
