@@ -127,7 +127,7 @@ def _train(
     checkpoints = RunCheckpoints(workdir / "checkpoints", keep=config.checkpoint.keep, log=log)
     begun_with = rows_begun_with(config, mesh, checkpoints.newest_meta(), workdir)
     run = prepare_run(config, mesh, data, log, begun_with)
-    net, total, unit = run.net, run.total, data.task.batch_spec.unit
+    total, unit = run.total, data.task.batch_spec.unit
     identity = make_identity(
         run.config, data.fingerprints(), labels, data.base_model.processor, run.batches.order()
     )
@@ -203,19 +203,7 @@ def _train(
             if step % run.eval_every == 0 or step == total or callbacks.ask_to_end():
                 train_log.drain(keep=0)
                 with train_log.paused():
-                    parameters = run.trainer.parameters_to_keep(state)
-                    with announced("measuring dev", log):
-                        measured, _ = evaluate(
-                            net, evaluator, programs.eval, parameters, splits["dev"], run.eval_batches["dev"]
-                        )
-                    values = processes.broadcast(measured.compute())
-                    run_log.write(step, "dev", values)
-                    run_log.show(dev=f"dev {metric} {values[metric]:.4f}")
-                    with compiles.ignored():
-                        best.keep_if_better(step, parameters, values)
-                    del parameters  # frees memory, because averaged or stacked parameters are copies
-                    is_best = "  (best so far)" if best.step == step else ""
-                    log(f"step {step}/{total}  dev: {evaluator.summarize(values)}{is_best}")
+                    _evaluate_dev(run, evaluator, programs, step, state, best, run_log, compiles)
                 if best.stopped_early:
                     log(f"no better {metric} in {best.worse} evaluations: stopping early")
 
@@ -270,6 +258,38 @@ def _train(
     }
     report_ending(run, evaluator, best, summary, results, workdir, log)
     return summary
+
+
+def _evaluate_dev(
+    run: PreparedRun,
+    evaluator: AnyEvaluator,
+    programs: Programs,
+    step: int,
+    state: TrainState,
+    best: BestTracker,
+    run_log: RunLog,
+    compiles: CompileCounter,
+) -> None:
+    """Measures the weights of `step` on dev, and keeps them if they are the best so far."""
+    parameters = run.trainer.parameters_to_keep(
+        state
+    )  # freed at the end: averaged or stacked ones are copies
+    with announced("measuring dev", run_log.log):
+        measured, _ = evaluate(
+            run.net,
+            evaluator,
+            programs.eval,
+            parameters,
+            run.data.splits["dev"],
+            run.eval_batches["dev"],
+        )
+    values = processes.broadcast(measured.compute())
+    run_log.write(step, "dev", values)
+    run_log.show(dev=f"dev {best.metric} {values[best.metric]:.4f}")
+    with compiles.ignored():
+        best.keep_if_better(step, parameters, values)
+    is_best = "  (best so far)" if best.step == step else ""
+    run_log.log(f"step {step}/{run.total}  dev: {evaluator.summarize(values)}{is_best}")
 
 
 def _best_parameters(

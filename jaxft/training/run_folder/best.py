@@ -66,6 +66,7 @@ class BestTracker:
       progress: the result of `progress` in the checkpoint from which the run resumes; empty at the start.
 
     Attributes:
+      metric: the metric that chooses them.
       step: the step of the weights in the folder; None before the first.
       worse: the number of evaluations since a better value.
       stopped_early: whether training has stopped for lack of a better value.
@@ -80,7 +81,7 @@ class BestTracker:
         labels: list[str],
         progress: Mapping[str, Any],
     ):
-        self._checkpoints, self._metric, self._patience, self._labels = checkpoints, metric, patience, labels
+        self._checkpoints, self.metric, self._patience, self._labels = checkpoints, metric, patience, labels
         self._value, self.step = progress.get("best"), progress.get("best_step")
         self.worse = progress.get("worse", 0)
         self.stopped_early = progress.get("stopped_early", False)
@@ -99,8 +100,8 @@ class BestTracker:
           parameters: the weights that were evaluated, by path.
           values: their metrics by name.
         """
-        value = values[self._metric]
-        if not is_better(self._metric, value, self._value):
+        value = values[self.metric]
+        if not is_better(self.metric, value, self._value):
             self.worse += 1
             self.stopped_early = bool(self._patience) and self.worse >= self._patience
             return
