@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.config.sections import NEW, Settings
+from jaxft.config.sections import NEW, RUN, Settings
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config
 from jaxft.hub.processors import Processor, TextProcessor
+from jaxft.hub.tensors import open_tensors
 from jaxft.hub.tokenizers import count_token_ids, load_tokenizer
 from jaxft.layers.attention.choice import choose_attention
 from jaxft.layers.heads.kinds import HeadKind
@@ -81,6 +82,8 @@ def open_pretrained_model(
         hf_config, tokenizer = make_new_model(config, texts())
     else:
         folder = resolve_address(address, config.model.revision)
+        if config.model.init == "pretrained" and not address.startswith(RUN):
+            open_tensors(folder)  # says what is wrong with them before the data is encoded
         tokenizer = load_tokenizer(folder, reads_words=reads_words)
         hf_config = read_config(folder)
     vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
