@@ -227,3 +227,18 @@ def test_rates_decays_and_lengths_are_arguments_of_the_program(schedule):
 def test_a_setting_that_the_run_does_not_read_is_refused(values, message):
     with pytest.raises(UserError, match=re.escape(message)):
         config_with(**values)
+
+
+def test_only_what_comes_after_the_layers_has_the_rate_in_full():
+    names = (
+        "embeddings/norm/scale",
+        "projection/kernel",
+        "relative_bias/bias",
+        "norm/scale",
+        "pooler/kernel",
+    )
+    roles = {f"backbone/{name}": Role(Kind.KERNEL) for name in names} | {
+        "head/transform/kernel": Role(Kind.KERNEL)
+    }
+    factors = make_rate_factors(config_with(layer_decay=0.5), roles, 2)
+    assert list(factors.values()) == [0.125, 0.125, 0.125, 1.0, 1.0, 1.0]
