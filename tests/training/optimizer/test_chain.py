@@ -16,7 +16,7 @@ from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.layers.transformer.layer_stacks import stack, unstack
 from jaxft.models.registry import FAMILIES, make_backbone
 from jaxft.training.optimizer.chain import make_optimizer
-from jaxft.training.optimizer.parameter_rules import make_rate_factors, split_frozen
+from jaxft.training.optimizer.parameter_rules import split_frozen
 from jaxft.training.optimizer.schedules import make_hyperparameters
 from jaxft.training.settings import settings_from_config
 from jaxft.training.step import clip_factor
@@ -227,18 +227,3 @@ def test_rates_decays_and_lengths_are_arguments_of_the_program(schedule):
 def test_a_setting_that_the_run_does_not_read_is_refused(values, message):
     with pytest.raises(UserError, match=re.escape(message)):
         config_with(**values)
-
-
-def test_only_what_comes_after_the_layers_has_the_rate_in_full():
-    names = (
-        "embeddings/norm/scale",
-        "projection/kernel",
-        "relative_bias/bias",
-        "norm/scale",
-        "pooler/kernel",
-    )
-    roles = {f"backbone/{name}": Role(Kind.KERNEL) for name in names} | {
-        "head/transform/kernel": Role(Kind.KERNEL)
-    }
-    factors = make_rate_factors(config_with(layer_decay=0.5), roles, 2)
-    assert list(factors.values()) == [0.125, 0.125, 0.125, 1.0, 1.0, 1.0]
