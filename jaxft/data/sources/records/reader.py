@@ -39,12 +39,12 @@ def read_records(
     features: Mapping[str, Any] = {}
     items: Iterator[Item]
     match format.name, address:
-        case "hub", str(text):
-            items, features = hub.read_hub(text, split=split)
-        case "parquet", str(text):
-            items, features = parquet.read_parquet(text)
-        case "records", str(text):
-            records = in_memory.find_records(text)
+        case "hub", str():
+            items, features = hub.read_hub(address, split=split)
+        case "parquet", str():
+            items, features = parquet.read_parquet(address)
+        case "records", str():
+            records = in_memory.find_records(address)
             items, features = records.read(), records.features
         case "jsonl", _:
             items = json_lines.read_jsonl(address, format.encoding, max_bytes=format.max_text)
