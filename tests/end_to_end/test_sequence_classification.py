@@ -356,7 +356,7 @@ def test_exports_open_in_transformers_and_answer_the_same(kind, request, folder,
 
 @pytest.fixture(scope="module")
 def pooled(folder, tmp_path_factory, tiny_bert):
-    """Pairs whose longer text goes over several windows, for a head with a dense layer, of an ELECTRA; a single step."""
+    """Pairs whose longer text goes over several windows, by an ELECTRA, whose head has two layers; a single step."""
     electra = tmp_path_factory.mktemp("electra")
     shutil.copytree(tiny_bert, electra, dirs_exist_ok=True)
     sizes = read_json(tiny_bert / "config.json") | {"model_type": "electra", "embedding_size": 16}
