@@ -59,7 +59,10 @@ def documented(tree: ast.Module) -> list[tuple[str, int, str | None]]:
         for child in node.body:
             if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                 continue
-            if not child.name.startswith("_"):
+            is_overload = "overload" in map(
+                ast.unparse, child.decorator_list
+            )  # what follows them has the docstring
+            if not child.name.startswith("_") and not is_overload:
                 out.append((child.name, child.lineno, ast.get_docstring(child)))
                 if isinstance(child, ast.ClassDef):
                     visit(child, True)

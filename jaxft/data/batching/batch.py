@@ -62,7 +62,7 @@ def segment_labels(dtype: type, shape: tuple[int, ...] = ()) -> dict[str, ArrayS
 
 
 class Blocks(NamedTuple):
-    """Where segments may lie in rows. Packing makes it and attention reads it; what is between only passes it on.
+    """Says where segments may lie in rows. Packing makes it and attention reads it; what is between only passes it on.
 
     Attributes:
       length: number of slots in a block. No segment crosses from one block into the next, so attention needs only

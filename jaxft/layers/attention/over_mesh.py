@@ -36,7 +36,7 @@ class Attention(Protocol):
 
 
 class Blocks(Protocol):
-    """Where segments may cross blocks, as packing says; see `dense_in_blocks`. It is hashable."""
+    """Says where segments may cross blocks, as packing does; see `dense_in_blocks`. It is hashable."""
 
     @property
     def length(self) -> int:
@@ -44,7 +44,7 @@ class Blocks(Protocol):
 
     @property
     def whole_row_period(self) -> int:
-        """Which rows may hold segments that cross blocks."""
+        """The period of rows that may hold segments that cross blocks."""
 
 
 def make_attention(name: str, mesh: Mesh | None, blocks: Blocks | None = None) -> Attention:

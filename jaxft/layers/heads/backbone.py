@@ -35,11 +35,11 @@ class Backbone(Protocol):
 
     @property
     def config(self) -> BackboneConfig:
-        """Its shape."""
+        """The shape of the backbone."""
 
     @property
     def runtime(self) -> Runtime:
-        """How it computes."""
+        """The way in which it computes."""
 
     def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
         """Returns the hidden states of each position, `[R, L, D]`."""
@@ -65,7 +65,7 @@ class WordBackbone(Backbone, Protocol):
 
     @property
     def embeddings(self) -> WordEmbeddings:
-        """Its first layers."""
+        """The first layers."""
 
 
 class LanguageBackbone(WordBackbone, Protocol):

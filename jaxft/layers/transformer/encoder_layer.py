@@ -21,7 +21,7 @@ from jaxft.layers.transformer.mlp import MLP
 
 @dataclasses.dataclass(frozen=True)
 class EncoderShape:
-    """What an encoder's layers know of a model's shape. Configs of families inherit from it.
+    """The part of a model's shape that an encoder's layers know. Configs of families inherit from it.
 
     Attributes:
       hidden_size: D.
