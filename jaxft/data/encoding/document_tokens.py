@@ -30,7 +30,7 @@ def make_token_stream(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase"
     columns, lengths = [], np.zeros(len(texts), np.int64)
     for pieces, encodings in tokenize_pieces(tokenizer, texts):
         counts = np.array([len(encoding) for encoding in encodings], np.int64)
-        np.add.at(lengths, [piece.number for piece in pieces], counts)
+        np.add.at(lengths, [number for number, _, _ in pieces], counts)
         ids = np.fromiter(
             itertools.chain.from_iterable(encoding.ids for encoding in encodings), np.int32, counts.sum()
         )
@@ -55,7 +55,7 @@ def _count_words_and_bytes(
     """
     tokens = np.array([len(encoding) for encoding in encodings], np.int64)
     # The position of each piece's first character when all pieces are joined, and the end of the last piece.
-    text_offsets = offsets_from_lengths([len(piece.content) for piece in pieces])
+    text_offsets = offsets_from_lengths([len(content) for _, _, content in pieces])
     spans = itertools.chain.from_iterable(encoding.offsets for encoding in encodings)
     ends = np.fromiter((end for _, end in spans), np.int64, tokens.sum())
     ends = np.maximum.accumulate(ends + np.repeat(text_offsets[:-1], tokens))
@@ -64,12 +64,12 @@ def _count_words_and_bytes(
     begins = np.roll(ends, 1)
     begins[token_offsets[:-1][has_tokens]] = text_offsets[:-1][has_tokens]
 
-    text = "".join(piece.content for piece in pieces)
+    text = "".join(content for _, _, content in pieces)
     codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
     is_white = _IS_WHITE[np.minimum(codes, len(_IS_WHITE) - 1)]
     is_after_white = np.roll(is_white, 1)
     has_characters = text_offsets[:-1] < len(codes)
-    begins_text = np.array([not piece.start for piece in pieces])
+    begins_text = np.array([not start for _, start, _ in pieces])
     is_after_white[text_offsets[:-1][has_characters]] = begins_text[has_characters]
     words_before = offsets_from_lengths(~is_white & is_after_white)
     utf8_lengths = 1 + (codes >= 0x80).astype(np.int64) + (codes >= 0x800) + (codes >= 0x10000)

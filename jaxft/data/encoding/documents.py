@@ -297,7 +297,7 @@ def _shorten_prompt(prompt: TextTokens, cut: tuple[int, int], room: int) -> list
     """
     excess = len(prompt.ids) - room
     if excess <= 0:
-        return prompt.ids.tolist()
+        return list(prompt.ids)
     is_in_cut = (np.asarray(prompt.starts) >= cut[0]) & (np.asarray(prompt.ends) <= cut[1])
     kept = np.delete(np.asarray(prompt.ids), np.flatnonzero(is_in_cut)[-excess:])
     return kept[max(len(kept) - room, 0) :].tolist()

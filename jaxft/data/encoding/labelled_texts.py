@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from jaxft.data.encoding.cache import CHUNK_CHARACTERS, ChunkEncoders, load_or_encode, split_by_size
-from jaxft.data.encoding.text_tokens import tokenize_texts
+from jaxft.data.encoding.text_tokens import Numbers, tokenize_texts
 from jaxft.data.encoding.tokenizer import Frame, describe_tokenizer, make_frame
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths
@@ -123,7 +123,7 @@ def _encode(
     is_known: np.ndarray,
     tokenizer: "PreTrainedTokenizerBase",
     frame: Frame,
-    cut: "Callable[[array.array[int], array.array[int]], list[tuple[array.array[int], array.array[int]]]]",
+    cut: "Callable[[Numbers, Numbers], list[tuple[Numbers, Numbers]]]",
     indices: range,
 ) -> Iterator[Windows]:
     """Yields the windows of the examples `indices` in one table; `cut` is `cut_into_windows`."""
@@ -133,7 +133,7 @@ def _encode(
     tokens = _tokenize_examples(examples[indices.start : indices.stop], tokenizer)
     for owner, (first, second) in enumerate(tokens, indices.start):
         if not frame.size + len(first) + len(second):  # an empty text, and no special tokens either
-            first = array.array("i", [tokenizer.eos_token_id])
+            first = [tokenizer.eos_token_id]
         windows = cut(first, second)
         lost = _count_lost(first, second, windows)
         for first_piece, second_piece in windows:
@@ -164,11 +164,11 @@ def _encode(
 
 def _tokenize_examples(
     examples: Sequence[LabelledText], tokenizer: "PreTrainedTokenizerBase"
-) -> Iterator[tuple["array.array[int]", "array.array[int]"]]:
+) -> Iterator[tuple[Numbers, Numbers]]:
     """Yields the token ids of each text and of its pair, which are empty if there is no pair."""
     texts = tokenize_texts(tokenizer, (example.text for example in examples))
     if not _has_pairs(examples):
-        yield from ((text.ids, array.array("i")) for text in texts)
+        yield from ((text.ids, []) for text in texts)
     else:
         pairs = tokenize_texts(tokenizer, map(_require_pair, examples))
         yield from ((text.ids, pair.ids) for text, pair in zip(texts, pairs, strict=True))
@@ -193,7 +193,9 @@ def cut_into_windows(
     return [(first[:first_size], piece) for piece in _cut_evenly(second, second_size, stride)]
 
 
-def _count_lost(first: Ids, second: Ids, windows: list[tuple[Ids, Ids]]) -> int:
+def _count_lost(
+    first: Sequence[int], second: Sequence[int], windows: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> int:
     """Counts the tokens of a text and its pair that are in no window."""
     first_piece, second_piece = windows[0]
     if len(windows) == 1:

@@ -140,7 +140,7 @@ def _make_stream(
     all_ids, all_begins, lengths = [], [], np.zeros(len(texts), np.int64)
     for pieces, encodings in tokenize_pieces(tokenizer, [text.text for text in texts]):
         counts = np.array([len(encoding) for encoding in encodings], np.int64)
-        np.add.at(lengths, [piece.number for piece in pieces], counts)
+        np.add.at(lengths, [number for number, _, _ in pieces], counts)
         total = int(counts.sum())
         piece_ids = itertools.chain.from_iterable(encoding.ids for encoding in encodings)
         words = itertools.chain.from_iterable(encoding.word_ids for encoding in encodings)

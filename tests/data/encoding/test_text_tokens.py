@@ -125,7 +125,7 @@ def test_text_is_cut_only_where_that_changes_no_token(word_pieces, monkeypatch):
     monkeypatch.setattr(text_tokens, "PIECE_CHARACTERS", 4)
 
     def pieces(tokenizer, text):
-        return [piece.content for call, _ in tokenize_pieces(tokenizer, [text]) for piece in call]
+        return [content for call, _ in tokenize_pieces(tokenizer, [text]) for _, _, content in call]
 
     assert pieces(byte_level(), "one two <x> three  four five") == ["one two <x> three  four", " five"]
     assert pieces(word_pieces, "中国中国中国 one") == ["中国中国", "中国 one"]
