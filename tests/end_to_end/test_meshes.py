@@ -134,7 +134,8 @@ def update(name, sizes):
 
     def draw():
         return {
-            n: put_array(rng.normal(size=leaf.shape).astype("float32"), leaf.sharding) for n, leaf in net.abstract.items()
+            n: put_array(rng.normal(size=leaf.shape).astype("float32"), leaf.sharding)
+            for n, leaf in net.abstract.items()
         }
 
     state = trainer.new_state(draw())
@@ -192,8 +193,8 @@ def test_eight_devices_train_as_one_does(on_eight_devices, extent):
 
     Two updates of optimizers that read entire arrays are those of one device too, and devices share their states.
 
-    The sweep has every optimizer, every task, pure fsdp too, and a BERT and a GPT-2 over pure data and tensor, unrolled, recomputed and
-    in bfloat16 too.
+    The sweep has every optimizer, every task, pure fsdp too, every family over pure data and tensor, and a BERT and a
+    GPT-2 unrolled, recomputed and in bfloat16 too.
     """
     results = on_eight_devices(SCRIPT, extent)
     runs = results["tasks"]
