@@ -16,7 +16,7 @@ from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.layers.transformer.layer_stacks import stack, unstack
 from jaxft.models.registry import FAMILIES, make_backbone
 from jaxft.training.optimizer.chain import make_optimizer
-from jaxft.training.optimizer.parameter_rules import split_frozen
+from jaxft.training.optimizer.parameter_rules import make_rate_factors, split_frozen
 from jaxft.training.optimizer.schedules import make_hyperparameters
 from jaxft.training.settings import settings_from_config
 from jaxft.training.step import clip_factor
