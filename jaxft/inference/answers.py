@@ -65,6 +65,7 @@ def answer_items(
     """
     unwritten: deque[tuple[Item, Any]] = deque()  # items, each with its example or its error
     fatal: list[UserError] = []
+    unwritable: list[UserError] = []
     answer_count = error_count = 0
 
     def render_errors() -> Iterator[bytes]:
@@ -78,11 +79,19 @@ def answer_items(
             yield from writer.render(unwritten.popleft()[0], example, value)
             yield from render_errors()
 
+    def put_lines(lines: Iterable[bytes]) -> None:
+        """Writes lines. An error of the output, or of its header, is no item's."""
+        try:
+            put(lines)
+        except UserError as error:
+            unwritable.append(error)
+            raise
+
     def put_answers(stream: Iterator[Any]) -> None:
         """Answers examples and writes the answers, and the errors between them."""
         nonlocal answer_count
         for answers in answer(stream):
-            put(render_answers(answers))
+            put_lines(render_answers(answers))
             answer_count += len(answers)
 
     def note_error(error: UserError) -> UserError:
@@ -106,7 +115,7 @@ def answer_items(
                     example = parse(item)
                 except UserError as error:
                     unwritten.append((item, note_error(error)))
-                    put(render_errors())
+                    put_lines(render_errors())
                 else:
                     unwritten.append((item, example))
                     yield example
@@ -119,7 +128,7 @@ def answer_items(
             put_answers(stream)
             break
         except UserError:
-            if not unwritten:
+            if unwritable or not unwritten:
                 raise
         # An example that cannot be encoded has failed with those next to it. One by one, the others are answered.
         for _ in range(len(unwritten)):
@@ -127,11 +136,13 @@ def answer_items(
             try:
                 put_answers(iter([example]))
             except UserError as error:
+                if unwritable:
+                    raise
                 unwritten[0] = item, note_error(error)
-                put(render_errors())
+                put_lines(render_errors())
             if not unwritten:
                 break
-    if fatal:
-        raise fatal[0]
+    if errors := unwritable or fatal:
+        raise errors[0]
     put(writer.render_rest())
     return Counts(answer_count, error_count)

@@ -177,3 +177,21 @@ def test_a_single_record_is_counted_in_the_singular():
     for counts in (Counts(1, 0), Counts(1, 1)):
         log_counts(counts, "text", 0.25, logged.append)
     assert logged == ["1 text in 0.2 s", "2 texts in 0.2 s, 1 with an error"]
+
+
+def test_an_output_that_fails_is_no_mistake_of_a_record(tmp_path):
+    (tmp_path / "in.csv").write_text("text,error\na,1\nbad,2\nc,3\nd,4\n")
+    with pytest.raises(
+        UserError, match="line 2: the key 'error' is there already, and the answer would overwrite"
+    ):
+        run(tmp_path / "in.csv", make_table_writer)
+    records = open_input(str(tmp_path / "in.csv"), TEXTS, FileFormat(), log_nothing, keys=["text"])
+    writer = make_record_writer(records.lines, None)
+
+    def fail(lines):
+        if any(lines):
+            raise UserError("the disk is full")
+
+    with pytest.raises(UserError, match="^the disk is full$"):
+        items = records.read("text", None)
+        answer_items(items, parse, answer, writer, fail, on_error="record", log=log_nothing)
