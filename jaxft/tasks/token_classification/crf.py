@@ -1,7 +1,7 @@
 """CRF tagging: token classification that scores all labels of a sentence jointly, by a linear-chain CRF."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -79,5 +79,4 @@ class CRFTagging(TokenClassification):
 
 def _trained_chain(model: nnx.Module) -> crf.Chain:
     """Returns the parameters of the chain as they are trained."""
-    assert isinstance(model, TokenClassifier) and isinstance(model.head, crf.CRFHead)
-    return model.head.chain()
+    return cast(crf.CRFHead, cast(TokenClassifier, model).head).chain()  # as `build_model` has made it
