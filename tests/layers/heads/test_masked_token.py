@@ -125,6 +125,17 @@ def test_loss_gradients_and_words_are_torchs(name, options, tmp_path):
     expected = np.take_along_axis(probabilities, best, axis=-1)[is_predicted]
     np.testing.assert_allclose(outputs["probabilities"][is_predicted], expected, atol=1e-6)
 
+    # With half of the positions read: the head, and what follows attention in the last layer, take half of the FLOPs.
+    kernels = {path: leaf.size for path, leaf in abstract.items() if path.endswith("kernel")}
+    head = sum(size for path, size in kernels.items() if path.startswith("head/"))
+    after = sum(
+        kernels[f"backbone/layers/{layer}/kernel"] // 2
+        for layer in ("attention/output", "mlp/up", "mlp/down")
+    )
+    words = 0 if "head/decoder/kernel" in kernels else 40 * 24
+    products = sum(kernels.values()) - (head + after) / 2 + words / 2
+    assert net.train_flops_per_token(16, 0.5) == 6 * products + 12 * 2 * 16 * 24
+
     exported = make_exported_config(hf_config, family.heads[HeadKind.MASKED].architecture)
     write_model_folder(tmp_path / "out", save_weights(table, parameters), exported)
     loading = {"output_loading_info": True, "dtype": torch.float64}
