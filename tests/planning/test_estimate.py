@@ -111,8 +111,8 @@ def test_every_task_has_a_plan(plans):
         assert plan["code"] == 0, (task, plan["err"])
         estimate = json.loads(plan["out"])
         assert estimate["fits"] and estimate["devices"] == 8 and estimate["flops_per_step"] > 0
-        # A language model's loss reads the table once more, which is most of so small a model.
-        most = 1.4 if task == "causal_lm" else 1.2
+        # A language model's loss reads the table once more, which is most of so small a model. The masked one is smaller.
+        most = {"causal_lm": 1.4, "masked_lm": 1.6}.get(task, 1.2)
         assert estimate["collective_bytes_per_device"] < most * estimate["collective_bytes_needed"], task
 
 

@@ -17,6 +17,7 @@ from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_backbone
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.checkpoint_heads import has_head
+from jaxft.tasks.question_answering.data import OUTPUTS
 from jaxft.tasks.question_answering.settings import Settings
 from jaxft.tasks.settings import resolve_max_segments
 
@@ -36,7 +37,7 @@ class QuestionAnswering(Task):
         """Returns a `TokenClassifier` with two outputs."""
         return TokenClassifier(
             make_backbone(model_config, runtime, rngs=rngs),
-            num_labels=len(self.labels),
+            num_labels=len(OUTPUTS),
             dropout=self.head_dropout,
             initializer_range=model_config.initializer_range,
             rngs=rngs,
@@ -59,7 +60,7 @@ class QuestionAnswering(Task):
 
     def head_order(self, hf_config: Mapping[str, Any]) -> list[int] | None:
         """Returns the numbers of the outputs in the head of a checkpoint that answers questions: all have the same."""
-        return list(range(len(self.labels))) if has_head(hf_config, "ForQuestionAnswering") else None
+        return list(range(len(OUTPUTS))) if has_head(hf_config, "ForQuestionAnswering") else None
 
 
 def _logits(model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None) -> jax.Array:
