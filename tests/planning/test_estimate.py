@@ -111,7 +111,7 @@ def test_every_task_has_a_plan(plans):
         assert plan["code"] == 0, (task, plan["err"])
         estimate = json.loads(plan["out"])
         assert estimate["fits"] and estimate["devices"] == 8 and estimate["flops_per_step"] > 0
-        # A language model's loss reads the table once more, which is most of so small a model. The masked one is smaller.
+        # A language model reads its table once more, which is most of so small a model; the masked one is smaller.
         most = {"causal_lm": 1.4, "masked_lm": 1.6}.get(task, 1.2)
         assert estimate["collective_bytes_per_device"] < most * estimate["collective_bytes_needed"], task
 
