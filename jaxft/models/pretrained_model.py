@@ -82,10 +82,10 @@ def open_pretrained_model(
         hf_config, tokenizer = make_new_model(config, texts())
     else:
         folder = resolve_address(address, config.model.revision)
-        if config.model.init == "pretrained" and not address.startswith(RUN):
-            open_tensors(folder)  # says what is wrong with them before the data is encoded
         tokenizer = load_tokenizer(folder, reads_words=reads_words)
         hf_config = read_config(folder)
+        if config.model.init == "pretrained" and not address.startswith(RUN):
+            open_tensors(folder)  # says what is wrong with them before the data is encoded
     vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
     if (needed := count_token_ids(tokenizer)) > vocabulary:
         raise UserError(

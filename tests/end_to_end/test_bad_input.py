@@ -60,7 +60,7 @@ def test_the_command_itself_fails_with_one_line(command, tiny_flags, tmp_path):
             "data.conll, line 2: 1 column, at least 2 expected, in 'rejects'; write word and tag",
         ),
         ("EU\tB-ORG\nrejects\tO-X\n", "the tag 'O-X' is not one of the scheme"),
-        ("EU\tB-ORG\n\nNews\tQ-ORG\n", "data.conll:3"),
+        ("EU\tB-ORG\n\nNews\tQ-ORG\n", "data.conll, line 3"),
         (
             b"EU\tB-ORG\n\xff\tO\n",
             "data.conll, line 2, byte 1 of the line: 0xff is not UTF-8; set config.data.encoding",
@@ -104,9 +104,7 @@ def test_checkpoints_that_do_not_fit(fails, tiny_bert, tmp_path):
         (other / "config.json").write_text(json.dumps(config | values))
         return f"model.checkpoint={other}"
 
-    assert "roberta" in (line := fails(changed(model_type="roberta"))) and "bert" in line.replace(
-        "roberta", ""
-    )
+    assert "model_type is 't5'" in (line := fails(changed(model_type="t5"))) and "'roberta'" in line
     assert str(other) in line
     assert "relative_key" in fails(changed(position_embedding_type="relative_key"))
     checkpoint = changed()
