@@ -1,4 +1,4 @@
-"""Defines the verb `convert`, which makes a checkpoint readable."""
+"""Defines the verb `convert`, which turns pickled weights into safetensors."""
 
 import argparse
 import sys
@@ -12,11 +12,14 @@ def convert_parser() -> argparse.ArgumentParser:
     """Returns the parser of the flags of `convert`."""
     parser = make_parser(
         "convert",
-        "Makes model.safetensors of a checkpoint that has only pytorch_model.bin, a pickle. Needs PyTorch.",
+        "Converts pytorch_model.bin, a pickle, to model.safetensors, which jaxft reads. Needs PyTorch.",
+        "Tensors are read without running code in the pickle. A checkpoint of the hub needs --output.",
     )
-    parser.add_argument("checkpoint", help="folder, or hub id, ORG/NAME[@REVISION]")
+    parser.add_argument("checkpoint", help="a folder, or a hub id: ORG/NAME or ORG/NAME@REVISION")
     parser.add_argument(
-        "--output", type=Path, help="new or empty folder for the whole checkpoint; default: its own folder"
+        "--output",
+        type=Path,
+        help="new or empty folder, which also gets config and tokenizer; default: the checkpoint's folder",
     )
     return parser
 

@@ -39,9 +39,11 @@ def convert_checkpoint(address: str, output: Path | None = None) -> Path:
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError("convert reads the weights with torch, which is not installed: pip install torch")
+    if output is None and not Path(address).expanduser().is_dir():  # said before a download
+        raise UserError(
+            f"{address}: no such folder; if it is on a hub or in a store, name a new one for the result, --output FOLDER"
+        )
     folder = resolve_address(address, weights=PICKLE_PATTERNS)
-    if output is None and not Path(address).expanduser().is_dir():
-        raise UserError(f"{address} is not a folder of yours: name a new one for the result, --output FOLDER")
     if present := [name for name in (WEIGHTS, INDEX) if (folder / name).exists()]:
         raise UserError(f"{folder}: has {present[0]} already, so there is nothing to convert")
     read_config(folder)  # to name a folder that is no checkpoint

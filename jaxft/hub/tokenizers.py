@@ -66,9 +66,8 @@ def load_tokenizer(folder: Path, *, reads_words: bool = False) -> "PreTrainedTok
             f"{folder}: its tokenizer, {name}, is not fast, so characters cannot be "
             "traced to tokens; choose a checkpoint with a tokenizer.json, or convert the tokenizer to one"
         )
-    if len(tokenizer) <= len(
-        tokenizer.added_tokens_decoder
-    ):  # transformers found no vocabulary, and says nothing
+    # Without a file of its vocabulary, transformers says nothing.
+    if len(tokenizer) <= len(tokenizer.added_tokens_decoder):
         raise UserError(
             f"{folder}: its tokenizer, {name}, has special tokens but no words; expected its vocabulary in "
             f"{' or '.join(tokenizer.vocab_files_names.values())}"
