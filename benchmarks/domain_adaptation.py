@@ -10,6 +10,7 @@ the last step on all of test.csv or dev.conll. The same command goes on with run
 
 import argparse
 import csv
+import itertools
 import json
 import pathlib
 import random
@@ -32,7 +33,8 @@ def write_intents(data: pathlib.Path, folder: pathlib.Path, seeds: list[int]) ->
     """Writes the texts of Banking77, and for each seed a file of few examples; returns the file to measure on."""
     with open(data / "banking77/train.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    (folder / "intents.txt").write_text("".join(f"{' '.join(row['text'].split())}\n" for row in rows))
+    texts = (" ".join(row["text"].split()) for row in rows)
+    (folder / "intents.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
     labels = sorted({row["category"] for row in rows})
     for seed in seeds:
         draw = random.Random(seed)
@@ -46,13 +48,9 @@ def write_intents(data: pathlib.Path, folder: pathlib.Path, seeds: list[int]) ->
 
 def write_names(data: pathlib.Path, folder: pathlib.Path, seeds: list[int]) -> pathlib.Path:
     """Writes the texts of WNUT-17, and for each seed a file of few sentences; returns the file to measure on."""
-    sentences: list[list[str]] = [[]]
-    for line in (data / "wnut17/train.conll").read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            sentences[-1].append(line)
-        elif sentences[-1]:
-            sentences.append([])
-    sentences = [sentence for sentence in sentences if sentence]
+    lines = (data / "wnut17/train.conll").read_text(encoding="utf-8").splitlines()
+    groups = itertools.groupby(lines, key=lambda line: bool(line.strip()))
+    sentences = [list(sentence) for is_sentence, sentence in groups if is_sentence]
     words = (" ".join(line.partition("\t")[0] for line in sentence) for sentence in sentences)
     (folder / "names.txt").write_text("".join(f"{text}\n" for text in words), encoding="utf-8")
     for seed in seeds:
@@ -92,7 +90,7 @@ def main() -> None:
                 scores.setdefault(start, []).append(round(100 * dev[metric], 2))
         gains = [adapted - plain for plain, adapted in zip(*scores.values(), strict=True)]
         line = {"task": task, "metric": metric, **scores, "gain": round(statistics.mean(gains), 2)}
-        print(json.dumps(line | {"masks_loss": round(masks["loss"], 3)}), flush=True)
+        print(json.dumps(line | {"masks_perplexity": round(masks["perplexity"], 2)}), flush=True)
 
 
 if __name__ == "__main__":

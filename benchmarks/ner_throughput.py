@@ -117,7 +117,7 @@ def main() -> None:
     )
     parser.add_argument("--data", required=True)
     parser.add_argument("--peer", required=True)
-    parser.add_argument("--model", default=MINILM, help="a BERT's address")
+    parser.add_argument("--model", default=MINILM, help="the address of a model")
     parser.add_argument("--batch", type=int, default=32, help="sentences of a step of the peer")
     parser.add_argument("--part", choices=["speed", "quality", "start", "all"], default="all")
     parser.add_argument(

@@ -4,9 +4,8 @@
 
 Each case trains a tiny BERT with MiniLM's tokenizer for one step, and predicts a short text and one of --megabytes,
 each in a process of its own; `many` predicts short texts of --megabytes instead, and `document` the same as one JSON
-array. A line has the peak for the short
-text (`ru_maxrss`) and by how much the other one is higher. Processes before them fill the cache of compiled programs,
-because compiling takes memory too.
+array. A line has the peak for the short text (`ru_maxrss`) and by how much the other one is higher. Processes before
+them fill the cache of compiled programs, because compiling takes memory too.
 """
 
 import argparse
@@ -74,9 +73,8 @@ def measure(name: str, folder: Path, megabytes: float) -> dict[str, object]:
     figures = {"case": name, "short_mb": peaks["short"] // 10**6}
     figures["more_mb"] = (peaks["long"] - peaks["short"]) // 10**6
     if name == "words":
-        figures["entities"] = output.read_text().count(
-            '"score": '
-        )  # a child's peak is at least that of this process
+        # Counted as text, because a child's peak is at least that of this process.
+        figures["entities"] = output.read_text().count('"score": ')
     return figures
 
 
