@@ -18,7 +18,7 @@ another task says whose it is.
 - Pairs may be written `--config.loss.class_weights=O=0.5,B-PER=2`, or as Python does: `(("O", 0.5), ("B-PER", 2))`.
 - The column "transformers" names what `TrainingArguments` or the `run_*.py` scripts call the same.
 
-This page is generated from the declarations in `jaxft/config/sections.py` and `jaxft/tasks/*/settings.py`:
+This page is generated from the declarations in `jaxft/config/` and `jaxft/tasks/*/settings.py`:
 `python -m jaxft.training.settings > docs/settings.md`.
 """
 

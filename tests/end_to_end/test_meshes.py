@@ -22,7 +22,7 @@ import optax
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
-from jaxft.config.sections import OPTIMIZERS
+from jaxft.config.optim import OPTIMIZERS
 
 from jaxft.data.batching.output_positions import select_positions
 from jaxft.models.pretrained_model import resolve_model

@@ -11,7 +11,7 @@ import jax
 import optax
 from optax import contrib
 
-from jaxft.config.sections import Optim
+from jaxft.config.optim import Optim
 from jaxft.layers.parameters import Kind, Role
 from jaxft.layers.transformer.layer_stacks import is_stack
 

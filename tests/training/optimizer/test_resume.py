@@ -7,7 +7,7 @@ import optax
 import pytest
 from jax.sharding import SingleDeviceSharding
 
-from jaxft.config.sections import OPTIMIZERS
+from jaxft.config.optim import OPTIMIZERS
 from jaxft.layers.transformer.layer_stacks import map_parameter_dicts, stack, unstack
 from jaxft.training.optimizer.chain import make_optimizer
 from jaxft.training.optimizer.schedules import make_hyperparameters

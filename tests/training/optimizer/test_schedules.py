@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from jaxft.config.sections import SCHEDULES
+from jaxft.config.optim import SCHEDULES
 from jaxft.errors import UserError
 from jaxft.training.optimizer.schedules import learning_rate, make_hyperparameters
 from jaxft.training.settings import settings_from_config

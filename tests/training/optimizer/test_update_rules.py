@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxft.config.sections import OPTIMIZERS
+from jaxft.config.optim import OPTIMIZERS
 from jaxft.layers.parameters import Kind, Role
 from jaxft.layers.transformer.layer_stacks import stack, unstack
 from jaxft.training.optimizer.chain import make_optimizer
