@@ -134,25 +134,41 @@ def _encode_documents(
     stream = make_token_stream(
         [text.text for text in texts[chunk.start : chunk.stop]], tokenizer, special.end
     )
-    text_offsets = offsets_from_lengths(
-        stream.lengths
-    )  # the first label of each text; the inputs are shifted by one
     inputs = np.empty_like(stream.ids)
-    inputs[1:] = stream.ids[:-1]
-    inputs[text_offsets[:-1]] = special.start
-    step = max_length - stride
-    # The first window predicts `max_length` tokens, each later window `step` tokens.
-    window_counts = 1 + -(-np.maximum(stream.lengths - max_length, 0) // step)
-    text = np.repeat(np.arange(len(chunk)), window_counts)
+    inputs[1:] = stream.ids[:-1]  # labels are `stream.ids`; the inputs are shifted by one
+    inputs[offsets_from_lengths(stream.lengths)[:-1]] = special.start
+    for begin, scored, end, text in cut_documents(stream.lengths, max_length, stride):
+        yield _cut_windows(inputs, stream.ids, begin, scored, end, chunk.start + text, stream)
+
+
+def cut_documents(
+    lengths: np.ndarray, room: int, stride: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Cuts documents, whose tokens follow one another, into windows.
+
+    Each token is new in one window. Each window of a document but its first begins with `stride` tokens of context.
+
+    Args:
+      lengths: int64 `[documents]`, the number of tokens in each document.
+      room: the most tokens in a window.
+      stride: the number of context tokens, less than `room`.
+
+    Yields:
+      The first token, the first new token, the end and the document of each window, int64 `[N]` each, for windows of a
+      bounded number of tokens.
+    """
+    offsets, step = offsets_from_lengths(lengths), room - stride
+    # The first window has `room` new tokens, each later window `step`.
+    window_counts = 1 + -(-np.maximum(lengths - room, 0) // step)
+    document = np.repeat(np.arange(len(lengths)), window_counts)
     number = ragged_arange(0, window_counts)
-    scored = np.where(number == 0, 0, max_length + (number - 1) * step)
-    begin = np.where(number == 0, 0, scored - stride)
-    end = np.minimum(begin + max_length, stream.lengths[text])
-    begin, scored, end = (text_offsets[text] + position for position in (begin, scored, end))
-    for first in range(0, len(begin), table_size := max(1, _TABLE_TOKENS // max_length)):
+    begin = number * step
+    new = np.where(number == 0, 0, begin + stride)
+    end = np.minimum(begin + room, lengths[document])
+    begin, new, end = (offsets[document] + position for position in (begin, new, end))
+    for first in range(0, len(begin), table_size := max(1, _TABLE_TOKENS // room)):
         table = slice(first, first + table_size)
-        columns = begin[table], scored[table], end[table], chunk.start + text[table]
-        yield _cut_windows(inputs, stream.ids, *columns, stream)
+        yield begin[table], new[table], end[table], document[table]
 
 
 def _encode_blocks(

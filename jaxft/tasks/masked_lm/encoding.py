@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from jaxft.data.encoding.cache import CHUNK_CHARACTERS, ChunkEncoders, load_or_encode, split_by_size
+from jaxft.data.encoding.documents import cut_documents
 from jaxft.data.encoding.sentences import IGNORED
 from jaxft.data.encoding.text_tokens import tokenize_pieces
 from jaxft.data.encoding.tokenizer import describe_tokenizer, make_frame
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _FORMAT = 1  # part of the fingerprint; raise it if the same input starts to give different windows
-# Tokens that are cut into windows at a time, in arrays that take more memory than the windows.
-_TABLE_TOKENS = 1 << 19
 
 
 class _Special(NamedTuple):
@@ -106,12 +105,10 @@ def encode_texts(
 
     def make_encoders() -> ChunkEncoders:
         chunks = split_by_size((len(text.text) for text in texts), CHUNK_CHARACTERS)
-        if (
-            layout == "blocks"
-        ):  # a chunk begins with the rest of the previous one, so one process encodes all chunks
-            return {
-                range(len(texts)): functools.partial(_encode_blocks, texts, tokenizer, special, room, chunks)
-            }
+        # A chunk begins with the rest of the previous one, so one process encodes all chunks.
+        if layout == "blocks":
+            encode_all = functools.partial(_encode_blocks, texts, tokenizer, special, room, chunks)
+            return {range(len(texts)): encode_all}
         encode = functools.partial(_encode_documents, texts, tokenizer, special, room, stride or 0)
         return {chunk: functools.partial(encode, chunk) for chunk in chunks}
 
@@ -167,20 +164,8 @@ def _encode_documents(
 ) -> Iterator[Windows]:
     """Yields the windows of the documents `chunk`, in tables of bounded size."""
     stream = _make_stream(texts[chunk.start : chunk.stop], tokenizer, special)
-    text_offsets, step = offsets_from_lengths(stream.lengths), room - stride
-    # The first window has `room` new tokens, each later window `step`.
-    window_counts = 1 + -(-np.maximum(stream.lengths - room, 0) // step)
-    text = np.repeat(np.arange(len(chunk)), window_counts)
-    number = ragged_arange(0, window_counts)
-    begin = number * step
-    maskable = np.where(number == 0, 0, begin + stride)
-    end = np.minimum(begin + room, stream.lengths[text])
-    begin, maskable, end = (text_offsets[text] + position for position in (begin, maskable, end))
-    for first in range(0, len(begin), table_size := max(1, _TABLE_TOKENS // room)):
-        table = slice(first, first + table_size)
-        yield _cut_windows(
-            stream, begin[table], maskable[table], end[table], chunk.start + text[table], special
-        )
+    for begin, maskable, end, text in cut_documents(stream.lengths, room, stride):
+        yield _cut_windows(stream, begin, maskable, end, chunk.start + text, special)
 
 
 def _encode_blocks(
