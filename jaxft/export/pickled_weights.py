@@ -41,7 +41,7 @@ def convert_checkpoint(address: str, output: Path | None = None) -> Path:
         raise UserError("convert reads the weights with torch, which is not installed: pip install torch")
     if output is None and not Path(address).expanduser().is_dir():  # said before a download
         raise UserError(
-            f"{address}: no such folder; if it is on a hub or in a store, name a new one for the result, --output FOLDER"
+            f"{address}: no such folder; for one of a hub or store, name a new one for the result, --output FOLDER"
         )
     folder = resolve_address(address, weights=PICKLE_PATTERNS)
     if present := [name for name in (WEIGHTS, INDEX) if (folder / name).exists()]:
