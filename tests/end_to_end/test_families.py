@@ -33,6 +33,7 @@ RUNS = {
     "pairs": {"task": "sequence_classification", "data.train": "texts.jsonl", "data.text_pair": "pair"},
     "mean": {"task": "sequence_classification", "data.train": "texts.jsonl", "model.pool": "mean"},
     "questions": {"task": "question_answering", "data.train": "questions.jsonl"},
+    "masks": {"task": "masked_lm", "data.train": "texts.jsonl"},
     "both": {"task": "multi_task", "tasks": TASKS, "data.train": "texts=texts.jsonl;words=words.conll"},
 }
 
@@ -87,6 +88,5 @@ def test_a_run_is_exported_with_the_same_logits(checkpoint, run, folder, tmp_pat
     monkeypatch.chdir(folder)
     values = RUNS[run] | {"data.dev": RUNS[run]["data.train"], "model.checkpoint": str(checkpoint)}
     train(settings_from_config(TINY | values), tmp_path / "run")
-    export_run(
-        tmp_path / "run", tmp_path / "exported", verify=True
-    )  # which raises if logits or answers differ
+    # Raises if logits or answers differ.
+    export_run(tmp_path / "run", tmp_path / "exported", verify=True)
