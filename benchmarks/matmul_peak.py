@@ -2,8 +2,8 @@
 
     python benchmarks/matmul_peak.py [--libraries xla torch]
 
-On CPUs the product is that of the MLP of a model of width 768, [2,048 tokens, 768] by [768, 3,072] in float32, torch's on two
-threads. On GPUs XLA's is [8,192, 8,192] by itself in bfloat16. Each number is the best of 30 runs, in GFLOP/s.
+On CPUs the product is that of the MLP of a model of width 768, [2,048 tokens, 768] by [768, 3,072] in float32, torch's
+on two threads. On GPUs XLA's is [8,192, 8,192] by itself in bfloat16. Each number is the best of 30 runs, in GFLOP/s.
 """
 
 import argparse
