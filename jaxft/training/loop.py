@@ -229,9 +229,8 @@ def _train(
     checkpoints.wait()
 
     # ---------------------------------------------------------------- finish: measure and keep the best weights
-    is_new = (
-        restored is None or step > restored[0]
-    )  # else the best weights in the folder are of an earlier start
+    # If this start has made no step, the best weights in the folder are of an earlier one.
+    is_new = restored is None or step > restored[0]
     parameters = _best_parameters(run, best, step, state, workdir, log, is_new=is_new)
     best_checkpoints.close()
     results: dict[str, dict[str, float]] = {}
@@ -271,18 +270,11 @@ def _evaluate_dev(
     compiles: CompileCounter,
 ) -> None:
     """Measures the weights of `step` on dev, and keeps them if they are the best so far."""
-    parameters = run.trainer.parameters_to_keep(
-        state
-    )  # freed at the end: averaged or stacked ones are copies
+    # Averaged or stacked parameters are copies, which are freed at the end.
+    parameters = run.trainer.parameters_to_keep(state)
     with announced("measuring dev", run_log.log):
-        measured, _ = evaluate(
-            run.net,
-            evaluator,
-            programs.eval,
-            parameters,
-            run.data.splits["dev"],
-            run.eval_batches["dev"],
-        )
+        dev, batches = run.data.splits["dev"], run.eval_batches["dev"]
+        measured, _ = evaluate(run.net, evaluator, programs.eval, parameters, dev, batches)
     values = processes.broadcast(measured.compute())
     run_log.write(step, "dev", values)
     run_log.show(dev=f"dev {best.metric} {values[best.metric]:.4f}")

@@ -202,9 +202,7 @@ def _load_pretrained(
     def place(name: str, value: np.ndarray) -> jax.Array:
         if name in word_axes and checkpoint.added_token_count:
             value = _add_words(value, word_axes[name], checkpoint, net.abstract[net.vocabulary].shape[0])
-        if (
-            head_order is not None and name.rpartition("/")[0] == "head"
-        ):  # the output layer; others are deeper
+        if head_order is not None and name.rpartition("/")[0] == "head":  # its other layers are deeper
             value = value[..., head_order]
         return put_array(value, net.abstract[name].sharding)
 
@@ -233,9 +231,9 @@ def _load_pretrained(
 def _add_words(value: np.ndarray, axis: int, checkpoint: PretrainedModel, count: int) -> np.ndarray:
     """Returns a parameter for `count` words along an axis; words that were added begin as the mean of the others."""
     words = np.moveaxis(value, axis, 0)
-    grown = np.concatenate([words, np.empty((count - len(words), *words.shape[1:]), value.dtype)])
     known_words = len(checkpoint.tokenizer) - checkpoint.added_token_count  # a table may have room for more
-    mean = words[:known_words].mean(axis=0, dtype=np.float64)
+    mean = words[:known_words].mean(axis=0, dtype=np.float64).astype(value.dtype)
+    grown = np.concatenate([words, np.broadcast_to(mean, (count - len(words), *mean.shape))])
     grown[known_words : known_words + checkpoint.added_token_count] = mean
     return np.moveaxis(grown, 0, axis)
 
