@@ -4,6 +4,7 @@ Each function is what the verb of the same name does, without what a command doe
 handler, prints no usage, and raises `UserError` where the command ends with exit code 2.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -102,7 +103,7 @@ def train(
       >>> run
       Run('runs/first')
     """
-    _refuse_mixed_up(train, settings)
+    _refuse_mixed_up(train, config, settings)
     _check_listeners(callbacks, metrics)
     kept: list[InMemoryRecords] = []
     sets = {name: data for name, data in (("train", train), ("dev", dev), ("test", test)) if data is not None}
@@ -118,7 +119,7 @@ def train(
     return Run(workdir, kept)
 
 
-def _refuse_mixed_up(train: Any, settings: Mapping[str, Any]) -> None:
+def _refuse_mixed_up(train: Any, config: Config, settings: Mapping[str, Any]) -> None:
     """Raises `UserError` for settings given as data, and for data given as settings or by a Trainer's names."""
     if isinstance(train, Mapping) and any(isinstance(value, int | float) for value in train.values()):
         keys = ((find_setting(f"train.{name}") or [f"train.{name}"])[0] for name in train)
@@ -129,9 +130,10 @@ def _refuse_mixed_up(train: Any, settings: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{trainer_name}: no argument of jaxft.train and no setting; give the data as {name}"
             )
-    section = settings.get("data")
-    for name in ("train", "dev", "test"):
-        value = settings.get(f"data.{name}", section.get(name) if isinstance(section, Mapping) else None)
+    mappings = [values for values in (config, settings) if isinstance(values, Mapping)]
+    for values, name in itertools.product(mappings, ("train", "dev", "test")):
+        section = values.get("data")
+        value = values.get(f"data.{name}", section.get(name) if isinstance(section, Mapping) else None)
         if value is not None and not isinstance(value, str | os.PathLike):
             raise UserError(
                 f"config.data.{name} takes text, found {type(value).__name__}; jaxft.train takes records as its "

@@ -222,6 +222,8 @@ def test_several_tasks_read_the_records_of_each(tmp_path):
         jaxft.train("ner", tmp_path / "run", dev={"tokens": [["a"]], "tags": [["O"]]})
     with pytest.raises(jaxft.UserError, match="config.optim.lr takes a number"):
         jaxft.train("ner", tmp_path / "run", optim={"lr": "much"})
+    with pytest.raises(jaxft.UserError, match="takes text, found list; jaxft.train takes records as its"):
+        jaxft.train({"task": "token_classification", "data.train": [{}]}, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
