@@ -43,7 +43,6 @@ class EncoderConfig(ModelConfig, EncoderShape):
       display_name: the family's name in messages.
       hf_keys: jaxft's name of a field -> its key in config.json.
       supported_values: keys of config.json, of which any other value would change the meaning of the weights.
-      type_vocab_size: the number of token types; 0 if the family has none.
       ties_word_embeddings: whether word embeddings are also the output layer of a masked language model.
 
     The other fields are explained in `ModelConfig` and `EncoderShape`, and in transformers under their keys.
@@ -83,11 +82,6 @@ class EncoderConfig(ModelConfig, EncoderShape):
         """Returns whether it reads `token_type_ids`: not if all tokens have the only type that there is."""
         return self.type_vocab_size > 1
 
-    @property
-    def first_position(self) -> int:
-        """Returns the number of the embedding of a text's first position. config.json counts those before it too."""
-        return 0
-
     @classmethod
     def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
         """Returns the config of a checkpoint with this config.json.
@@ -102,7 +96,7 @@ class EncoderConfig(ModelConfig, EncoderShape):
         values = read_fields(hf_config, keys)
         read_width_and_heads(hf_config, keys["hidden_size"], keys["num_heads"])
         values["activation"] = read_activation(hf_config, keys["activation"], "gelu")
-        config = cls(**values)
+        config = cls(**values)  # config.json also counts the positions before the first one of a text
         if config.max_positions <= config.first_position:
             raise UserError(
                 f"config.json: {keys['max_positions']} is {config.max_positions}, but the first position of a text is "

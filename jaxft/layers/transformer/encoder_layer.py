@@ -21,9 +21,12 @@ from jaxft.layers.transformer.mlp import MLP
 
 @dataclasses.dataclass(frozen=True)
 class EncoderShape:
-    """The part of a model's shape that an encoder's layers know. Configs of families inherit from it.
+    """The part of a model's shape that an encoder knows. Configs of families inherit from it.
 
     Attributes:
+      vocab_size: the number of embeddings of words.
+      max_positions: the number of positions in a row at most.
+      type_vocab_size: the number of embeddings of token types; 0 if the family has none.
       hidden_size: D.
       num_layers: the number of layers.
       num_heads: H, which divides D.
@@ -35,6 +38,9 @@ class EncoderShape:
       initializer_range: the standard deviation of new weights.
     """
 
+    vocab_size: int
+    max_positions: int
+    type_vocab_size: int
     hidden_size: int
     num_layers: int
     num_heads: int
@@ -44,6 +50,11 @@ class EncoderShape:
     hidden_dropout: float
     attention_dropout: float
     initializer_range: float
+
+    @property
+    def first_position(self) -> int:
+        """Returns the number of the embedding of a segment's first position: 1 + the padding token's id, or 0."""
+        return 0
 
 
 class SelfAttention(nnx.Module):

@@ -4,8 +4,7 @@ The paper's network is an encoder (Vaswani et al., 2017, section 3.1) over word 
 adds T5's relative bias (Raffel et al., 2020, section 2.1) to scores: each head has a number for each bucket of
 distances, the same in all layers. What the paper is about, masked and permuted pretraining, is no part of the network.
 
-A row holds one or several texts, called segments. Attention stays within each. In shapes, R is the number of rows, L
-the number of positions in a row, D the hidden size, and H the number of heads.
+In shapes, H is the number of heads.
 """
 
 import jax
@@ -13,11 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.layers.dropout import DropoutSeed
-from jaxft.layers.inputs import Inputs
 from jaxft.layers.parameters import Kind, Role, make_parameter
 from jaxft.layers.runtime import PLAIN_RUNTIME, Runtime
-from jaxft.layers.transformer.encoder import Embeddings, Pooler, make_encoder_layers, run_encoder
+from jaxft.layers.transformer.encoder import Encoder
 from jaxft.models.mpnet.config import BUCKETS, MPNetConfig
 
 
@@ -39,52 +36,23 @@ class RelativeBias(nnx.Module):
     def __init__(self, config: MPNetConfig, *, rngs: nnx.Rngs):
         initializer = nnx.initializers.normal(config.initializer_range)
         table = initializer(rngs.params(), (BUCKETS, config.num_heads), jnp.float32)
-        self.bias = make_parameter(
-            table, Role(Kind.BIAS)
-        )  # which does not decay, as in transformers' Trainer
+        # It does not decay, as in transformers' Trainer.
+        self.bias = make_parameter(table, Role(Kind.BIAS))
 
     def __call__(self, length: int) -> jax.Array:
         """Returns the bias in rows of `length` slots by key - query + length - 1, float32 `[H, 2 * length - 1]`."""
         return self.bias[...][bucket_distances(np.arange(1 - length, length))].T
 
 
-class MPNet(nnx.Module):
-    """The encoder, without a head. Parameters are float32. The layers' parameters are stacked under `layers/`."""
+class MPNet(Encoder):
+    """The encoder, without a head."""
 
     def __init__(
         self, config: MPNetConfig, runtime: Runtime = PLAIN_RUNTIME, *, pooler: bool = False, rngs: nnx.Rngs
     ):
-        """Makes a new network.
+        """Makes a new network of the shape `config`; `pooler` is as in `Encoder`."""
 
-        Args:
-          config: its shape.
-          runtime: how it computes.
-          pooler: whether to add the linear layer that `pool` applies to the first token's state.
-          rngs: the random numbers for the initial parameters.
-        """
-        self.embeddings = Embeddings(
-            config,
-            runtime,
-            size=config.hidden_size,
-            words=config.vocab_size,
-            positions=config.first_position + config.max_positions,
-            first_position=config.first_position,
-            rngs=rngs,
-        )
-        self.relative_bias = RelativeBias(config, rngs=rngs)
-        self.layers = make_encoder_layers(config, runtime, rngs=rngs)
-        if pooler:
-            self.pooler = Pooler(config, rngs=rngs)
-        self.config, self.runtime = config, runtime
+        def make_relative_bias(rngs: nnx.Rngs) -> RelativeBias:
+            return RelativeBias(config, rngs=rngs)
 
-    def __call__(self, inputs: Inputs, dropout: DropoutSeed | None = None) -> jax.Array:
-        """Returns hidden states `[R, L, D]` of `runtime.dtype`; see `run_encoder`."""
-        x = self.embeddings(inputs, dropout)
-        relative_bias = self.relative_bias(inputs.input_ids.shape[1])
-        return run_encoder(
-            self.layers, x, inputs, dropout, self.config, self.runtime, relative_bias=relative_bias
-        )
-
-    def pool(self, x: jax.Array) -> jax.Array:
-        """Returns tanh of a linear layer over the hidden states of first tokens, `[..., D]` -> `[..., D]`."""
-        return self.pooler(x)
+        super().__init__(config, runtime, pooler=pooler, rngs=rngs, make_relative_bias=make_relative_bias)

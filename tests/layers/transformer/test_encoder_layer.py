@@ -11,6 +11,9 @@ from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.layers.transformer.encoder_layer import EncoderLayer, EncoderShape
 
 SHAPE = EncoderShape(
+    vocab_size=5,
+    max_positions=6,
+    type_vocab_size=0,
     hidden_size=8,
     num_layers=1,
     num_heads=2,
