@@ -142,7 +142,7 @@ def answer_items(
                 put_lines(render_errors())
             if not unwritten:
                 break
-    if errors := unwritable or fatal:
-        raise errors[0]
+    if fatal:
+        raise fatal[0]
     put(writer.render_rest())
     return Counts(answer_count, error_count)

@@ -47,9 +47,7 @@ Outputs: TypeAlias = Iterable[
 Generate: TypeAlias = Callable[[list[list[int]], GenerationOptions], list[str]]
 
 Example = TypeVar("Example")
-Encoding = TypeVar(
-    "Encoding"
-)  # the windows of a data set, an `Encoded`; None for examples that have none yet
+Encoding = TypeVar("Encoding")  # the windows of a data set, an `Encoded`; None if the examples have none yet
 Reader = TypeVar("Reader", bound=Processor)  # makes the model's inputs of examples
 Prediction = TypeVar("Prediction", contravariant=True)  # for one example
 Predictions = TypeVar("Predictions")  # for all examples of a data set

@@ -1,5 +1,6 @@
 """Defines what tasks that read text share: their model, chunks of a stream, the cache, counts over processes."""
 
+import abc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -36,9 +37,9 @@ class TextData(TaskData[Example, Windows, TextProcessor]):
     def __init__(self, config: Settings):
         self._config = config
 
+    @abc.abstractmethod
     def iterate_texts(self, train: Sequence[Example]) -> Iterator[str]:
         """Yields the text of the training data, to train a new tokenizer on."""
-        raise NotImplementedError
 
     def open_model(self, train: Sequence[Example]) -> PretrainedModel:
         """Opens the checkpoint of `config.model`; see `open_pretrained_model`. A new one's tokenizer reads `train`."""

@@ -24,9 +24,8 @@ from jaxft.tasks.multi_task.names import select_examples, select_labels
 from jaxft.tasks.multi_task.settings import Settings
 from jaxft.tasks.reading import TextData, chunk_by_words
 
-FoundLabels: TypeAlias = tuple[
-    str, Sequence[Json] | None
-]  # task's name, its found labels or None without examples
+# A task's name, and its found labels or None without examples.
+FoundLabels: TypeAlias = tuple[str, Sequence[Json] | None]
 
 
 class MultiTaskData(TextData[MultiText]):
@@ -78,13 +77,10 @@ class MultiTaskData(TextData[MultiText]):
           UserError: the training data has no text for a task.
         """
         labels = []
+        found_by_task = cast(Sequence[FoundLabels], found_labels)  # as `find_labels` returned them
         for name, task in self._tasks.items():
             by_shard = [
-                values
-                for found_name, values in cast(
-                    Sequence[FoundLabels], found_labels
-                )  # as `find_labels` returned
-                if found_name == name and values is not None
+                values for found_name, values in found_by_task if found_name == name and values is not None
             ]
             if not by_shard:
                 raise UserError(
