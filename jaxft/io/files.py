@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room there, or name another place"),
     errno.ENOENT: "make its folder first",
 }
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in errors of safetensors, which have no errno
 
 
 def describe_unwritable(place: str, error: Exception) -> str:
     """Returns why `place` cannot be written and what to do. Temporary files, which `error` may name, are not named."""
     number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+    if match := _OS_ERROR.search(str(error)):
+        number = int(match[1])
+        reason = os.strerror(number)
     remedy = _REMEDIES.get(number or 0, "name a place that you may write to")
     return f"{place}: cannot be written: {reason or error}; {remedy}"
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -44,6 +45,14 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, tensors):
         with pytest.raises(UserError, match=f"^{out}: {message}$"):
             write_model_folder(out, tensors, config, write_extras=fail)
         assert list(out.parent.iterdir()) == []
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:  # safetensors' own error
+        with pytest.raises(UserError, match=f"^{out}: cannot be written: File too large; make room there"):
+            write_model_folder(out, {"a": np.zeros(1 << 16, np.float32)}, config)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(out.parent.iterdir()) == []
 
     write_model_folder(
         out, tensors, config, write_extras=lambda folder: (folder / "README.md").write_text("card")
