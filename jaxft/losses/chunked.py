@@ -137,7 +137,7 @@ def _on_each_device(
       results: a letter for each result, which says how to combine the devices' results: "p" for a value at each
         position, "s" for a sum over positions, "t" for a gradient of the table.
     """
-    if mesh is None:
+    if mesh is None or mesh.size == 1:
         return function
     axes = mesh.axis_names
     while shape[0] % math.prod(mesh.shape[axis] for axis in axes):

@@ -5,7 +5,6 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
 
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
 from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
@@ -39,7 +38,9 @@ class CausalLM(Task):
         self, model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None
     ) -> tuple[jax.Array, jax.Array]:
         """Returns the cross-entropy in nats, summed over the labelled tokens, and the number of these tokens."""
-        return chunked.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=_mesh(model))
+        assert isinstance(model, LanguageModel)
+        mesh = model.backbone.runtime.mesh
+        return chunked.chunked_cross_entropy(*_flat(model, batch, dropout), mesh=mesh)
 
     def logits(self, model: nnx.Module, batch: Arrays) -> jax.Array:
         """Returns the logits of every next token without dropout, float32 [R, L, vocabulary]."""
@@ -47,9 +48,10 @@ class CausalLM(Task):
 
     def predict(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array, jax.Array]:
         """Returns {"nll": float32 [R, L] (nats), "correct": bool [R, L]}, 0 and False without a label; and the loss."""
-        shape = batch["labels"].shape
+        assert isinstance(model, LanguageModel)
+        shape, mesh = batch["labels"].shape, model.backbone.runtime.mesh
         hidden, embedding, labels, weights = _flat(model, batch, None)
-        nll, correct = chunked.chunked_scores(hidden, embedding, labels, weights, mesh=_mesh(model))
+        nll, correct = chunked.chunked_scores(hidden, embedding, labels, weights, mesh=mesh)
         outputs = {"nll": nll.reshape(shape), "correct": correct.reshape(shape)}
         return outputs, jnp.sum(nll * weights), jnp.sum(weights)
 
@@ -59,10 +61,9 @@ class CausalLM(Task):
 
 
 def _flat(
-    model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None
+    model: LanguageModel, batch: Arrays, dropout: DropoutSeed | None
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Returns hidden states [R * L, D], the output embedding [vocabulary, D], labels [R * L] and weights [R * L]."""
-    assert isinstance(model, LanguageModel)
     hidden = model.backbone(Inputs.from_batch(batch), dropout)
     return (
         hidden.reshape(-1, hidden.shape[-1]),
@@ -70,10 +71,3 @@ def _flat(
         batch["labels"].ravel(),
         batch["weights"].ravel(),
     )
-
-
-def _mesh(model: nnx.Module) -> Mesh | None:
-    """Returns the mesh over which the backbone shards its activations, or None for a single device."""
-    assert isinstance(model, LanguageModel)
-    runtime = model.backbone.runtime
-    return None if runtime.activations is None else runtime.mesh

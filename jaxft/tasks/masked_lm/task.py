@@ -5,7 +5,6 @@ from typing import cast
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh
 
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
 from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
@@ -58,8 +57,8 @@ class MaskedLM(Task):
             gather(batch[name].reshape(-1, 1), positions)[:, 0] for name in ("labels", "weights")
         )
         vectors, bias = model.word_vectors()
-        hidden = model.head(gather(x, positions))
-        return chunked.chunked_cross_entropy(hidden, vectors, labels, weights, bias=bias, mesh=_mesh(model))
+        hidden, mesh = model.head(gather(x, positions)), model.backbone.runtime.mesh
+        return chunked.chunked_cross_entropy(hidden, vectors, labels, weights, bias=bias, mesh=mesh)
 
     def logits(self, model: nnx.Module, batch: Arrays) -> jax.Array:
         """Returns the logits of every token without dropout, float32 [R, L, vocabulary]."""
@@ -76,8 +75,9 @@ class MaskedLM(Task):
         hidden = model.head(model.backbone(Inputs.from_batch(batch), None)).reshape(rows * length, -1)
         (vectors, bias), weights = model.word_vectors(), batch["weights"].ravel()
         count = min(self._n_best, len(vectors))
+        labels, mesh = batch["labels"].ravel(), model.backbone.runtime.mesh
         nll, words, probabilities = chunked.chunked_predictions(
-            hidden, vectors, batch["labels"].ravel(), weights, count=count, bias=bias, mesh=_mesh(model)
+            hidden, vectors, labels, weights, count=count, bias=bias, mesh=mesh
         )
         outputs = {
             "is_predicted": batch["weights"] > 0,
@@ -90,10 +90,3 @@ class MaskedLM(Task):
     def output_rule(self, model_config: ModelConfig) -> OutputRule:
         """Returns the rule of labelled tokens, which are the masked ones."""
         return LABELLED_TOKENS
-
-
-def _mesh(model: nnx.Module) -> Mesh | None:
-    """Returns the mesh over which the backbone shards its activations, or None for a single device."""
-    assert isinstance(model, MaskedTokenModel)
-    runtime = model.backbone.runtime
-    return None if runtime.activations is None else runtime.mesh
