@@ -1,4 +1,4 @@
-"""Named-entity recognition with BERT and a CRF over words: `--config configs/ner_crf.py[:offline|wnut17]`.
+"""Named-entity recognition with a CRF over words: `--config configs/ner_crf.py[:offline|wnut17]`.
 
 offline  MiniLM from a package on the generated corpus `demo:ner`; needs no hub. Synthetic: it shows that the trainer
          works, not how good a model is. Measured, seed 0: entity F1 93.6 on dev, 93.1 on test.

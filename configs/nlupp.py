@@ -1,4 +1,4 @@
-"""Intents and slots of requests, two heads on one BERT: `--config configs/nlupp.py[:offline|banking|hotels|all]`.
+"""Intents and slots of requests, two heads on one encoder: `--config configs/nlupp.py[:offline|banking|hotels|all]`.
 
 offline  MiniLM from a package on the generated corpus `demo:requests`; needs no hub. Synthetic: it shows that the
          trainer works, not how good a model is. Measured, seed 0: micro F1 of intents and entity F1 of slots 100 on dev

@@ -1,4 +1,4 @@
-"""Parts of speech with BERT or GPT-2: `--config configs/pos.py[:offline|gpt2|conll2003]`.
+"""Parts of speech: `--config configs/pos.py[:offline|gpt2|conll2003]`.
 
 offline    MiniLM from a package on the generated corpus `demo:pos`; needs no hub. Synthetic: sentences of a small
            grammar whose words often have several parts of speech (each word's most frequent one is right for 84% of

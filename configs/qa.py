@@ -1,4 +1,4 @@
-"""Extractive question answering with BERT: `--config configs/qa.py[:offline|squad|squad_v2]`.
+"""Extractive question answering: `--config configs/qa.py[:offline|squad|squad_v2]`.
 
 offline   MiniLM from a package on the generated corpus `demo:qa`; needs no hub. Synthetic: paragraphs and questions
           from templates, some of which are only in dev and test. It shows that the trainer works, not how good a
