@@ -1,4 +1,4 @@
-"""Similarity of two texts, as a number, with BERT: `--config configs/similarity.py[:offline|stsb]`.
+"""Similarity of two texts, as a number: `--config configs/similarity.py[:offline|stsb]`.
 
 offline  MiniLM from a package on the generated corpus `demo:similarity`, pairs of requests to a bank; needs no hub.
          Synthetic: the number follows from the requests and the things they name. It shows that the trainer works, not
