@@ -1,13 +1,16 @@
-"""Prints the short report of an evaluation, and writes the full report into a file."""
+"""Prints the short report of an evaluation, and writes the full report, or the metrics, into a file."""
 
 import glob
 import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from jaxft.io.files import write_lines
+from jaxft.io.files import write_json, write_lines
+from jaxft.tasks.base import Split
 
 WIDTH = 120  # the columns of a full report
 
@@ -36,3 +39,14 @@ def print_report(
     }
     console.print(brief)
     console.print(Text(f"all tables: eval/{name}.txt; more: {', '.join(sorted(others))}"))
+
+
+def report_metrics(
+    console: Console, folder: Path, split: Split[Any, Any], method: str, metrics: Mapping[str, float]
+) -> None:
+    """Prints the metrics of a data set, and writes them with the method of measuring them into eval/NAME.json."""
+    record = {"data": split.source, "texts": len(split.examples), "method": method, "metrics": metrics}
+    write_json(folder / "eval" / f"{split.name}.json", record)
+    console.print(f"{split.name} ({split.source}), {method}:")
+    for name, value in metrics.items():
+        console.print(f"  {name:<16} {value:,.4f}" if value % 1 else f"  {name:<16} {value:,.0f}")

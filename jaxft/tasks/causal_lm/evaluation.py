@@ -13,12 +13,13 @@ from jaxft.data.ragged import ragged_arange
 from jaxft.data.sources.documents import Document
 from jaxft.generation.options import GenerationOptions
 from jaxft.hub.processors import Processor, tokenizer_of
-from jaxft.io.files import write_json, write_lines
+from jaxft.io.files import write_lines
 from jaxft.metrics.generated_text import GeneratedTextState
 from jaxft.metrics.language_model import LanguageModelState
 from jaxft.tasks.base import Evaluator, Generate, Json, Outputs, Split
 from jaxft.tasks.causal_lm.settings import Settings
 from jaxft.tasks.lines import prediction_lines
+from jaxft.tasks.report_files import report_metrics
 
 SHOWN, SHOWN_CHARACTERS = 3, 200  # the most generated targets, and characters of each, that are printed
 
@@ -117,16 +118,7 @@ class LanguageModelEvaluator(Evaluator[Document, Windows, Scores, LanguageModelS
             for text, target in pairs:
                 generated_state.update(target, text.references)
             metrics |= generated_state.compute()
-        record = {
-            "data": split.source,
-            "texts": len(split.examples),
-            "method": self.method,
-            "metrics": metrics,
-        }
-        write_json(folder / "eval" / f"{split.name}.json", record)
-        console.print(f"{split.name} ({split.source}), {self.method}:")
-        for name, value in metrics.items():
-            console.print(f"  {name:<16} {value:,.4f}" if value % 1 else f"  {name:<16} {value:,.0f}")
+        report_metrics(console, folder, split, self.method, metrics)
         if pairs:
             _write_generated(folder / "predictions" / f"{split.name}.jsonl", pairs, console)
         return metrics

@@ -11,10 +11,10 @@ from rich.console import Console
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.ragged import offsets_from_lengths, ragged_arange
 from jaxft.data.sources.documents import Document
-from jaxft.io.files import write_json
 from jaxft.metrics.language_model import TokenState
 from jaxft.tasks.base import Evaluator, Json, Outputs, Split
 from jaxft.tasks.masked_lm.settings import Settings
+from jaxft.tasks.report_files import report_metrics
 
 
 class FilledMasks(NamedTuple):
@@ -120,16 +120,7 @@ class MaskEvaluator(Evaluator[Document, Windows, MaskPredictions, TokenState]):
     ) -> dict[str, float]:
         """Writes and prints eval/NAME.json; returns the metrics."""
         metrics = state.compute()
-        record = {
-            "data": split.source,
-            "texts": len(split.examples),
-            "method": self.method,
-            "metrics": metrics,
-        }
-        write_json(folder / "eval" / f"{split.name}.json", record)
-        console.print(f"{split.name} ({split.source}), {self.method}:")
-        for name, value in metrics.items():
-            console.print(f"  {name:<16} {value:,.4f}" if value % 1 else f"  {name:<16} {value:,.0f}")
+        report_metrics(console, folder, split, self.method, metrics)
         return metrics
 
 
