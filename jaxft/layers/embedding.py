@@ -42,7 +42,7 @@ class Embedding(nnx.Module):
         self.embedding = make_parameter(table, role)
 
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """Looks up ids, int32 `[...]` -> float32 `[..., D]`."""
+        """Looks up ids, int32 `[...]` -> `[..., D]` of float32, or of float64 if the table is."""
         return widen(_lookup(self.embedding[...], ids))
 
 

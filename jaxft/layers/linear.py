@@ -87,12 +87,9 @@ _add_bias.defvjp(
 
 
 def sum_columns(x: jax.Array) -> jax.Array:
-    """Returns the sum over rows in float32: `[N, D]` of any float dtype -> float32 `[D]`."""
-    return jax.lax.platform_dependent(
-        widen(x),
-        # On CPU XLA runs products on all cores, but not reductions.
-        cpu=lambda x: jnp.matmul(jnp.ones((1, x.shape[0]), x.dtype), x, precision=jax.lax.Precision.HIGHEST)[
-            0
-        ],
-        default=lambda x: x.sum(axis=0),
-    )
+    """Returns the sum over rows, `[N, D]` of any float dtype -> `[D]`, in float32, or in float64 if x is."""
+
+    def multiply(x: jax.Array) -> jax.Array:  # on CPU XLA runs products on all cores, but not reductions
+        return jnp.matmul(jnp.ones((1, len(x)), x.dtype), x, precision=jax.lax.Precision.HIGHEST)[0]
+
+    return jax.lax.platform_dependent(widen(x), cpu=multiply, default=lambda x: x.sum(axis=0))
