@@ -2,13 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from jaxft.hub.weights import WeightRule, WeightTable
 from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.sequence import HeadForm
-from jaxft.models.decoder import CachedDecoder
+from jaxft.models.decoder import AnyDecoder
 from jaxft.models.model_config import ModelConfig
 
 
@@ -75,7 +74,7 @@ class Family:
     has_pooler: bool
     has_relative_bias: bool = False
     new_model: NewModel | None = None
-    make_decoder: Callable[[ModelConfig], CachedDecoder[Any, Any]] | None = None
+    make_decoder: Callable[[ModelConfig], AnyDecoder] | None = None
 
     def table_with_head(self, kind: HeadKind) -> WeightTable:
         """Returns the table of the network with a head."""

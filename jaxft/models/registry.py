@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
 
 from flax import nnx
 
@@ -10,7 +9,7 @@ from jaxft.errors import UserError
 from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
-from jaxft.models.decoder import CachedDecoder
+from jaxft.models.decoder import AnyDecoder
 from jaxft.models.family import Family
 from jaxft.models.model_config import ModelConfig
 
@@ -43,7 +42,7 @@ def family_of(hf_config: Mapping[str, object]) -> Family:
     return FAMILIES[model_type]
 
 
-def make_decoder(config: ModelConfig) -> CachedDecoder[Any, Any]:
+def make_decoder(config: ModelConfig) -> AnyDecoder:
     """Makes the decoder of a backbone with this shape. Raises `UserError` if its family does not generate text."""
     decoder = FAMILIES[config.model_type].make_decoder
     if decoder is None:
