@@ -16,7 +16,7 @@ from jaxft.inference.model import open_model
 from jaxft.io.files import write_json
 from jaxft.io.stores import refuse_address
 from jaxft.models.registry import family_of
-from jaxft.tasks.checkpoint_heads import make_run_config
+from jaxft.tasks.checkpoint_heads import choose_exported, make_run_config
 from jaxft.tasks.registry import generates_text, head_kind, make_export
 from jaxft.training.run_folder.workdir import open_run
 
@@ -46,9 +46,7 @@ def export_run(
     # float32, because torch will compute in it.
     model = open_model(run, print, dtype="float32")
     export = make_export(run)
-    parameters = export.to_transformers(model.task, jax.device_get(model.parameters))
-    if not export.has_class:
-        parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
+    parameters = choose_exported(export, model.task, jax.device_get(model.parameters))
     config = make_run_config(export)
     family, head = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
     tensors = save_weights(family.table_with_head(head), parameters)

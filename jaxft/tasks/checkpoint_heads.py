@@ -1,10 +1,13 @@
-"""Says in config.json which head a model has, and finds out whether that of a checkpoint has the labels of a run."""
+"""Says which head the checkpoint of a run has, and finds out whether that of a checkpoint has the labels of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jaxft.hub.fields import add_labels, make_exported_config
 from jaxft.models.registry import family_of
+from jaxft.tasks.base import Task
 from jaxft.tasks.exports import AnyExport
 from jaxft.tasks.registry import head_kind
 
@@ -18,6 +21,16 @@ def make_run_config(export: AnyExport) -> dict[str, Any]:
     architecture = family.heads[head_kind(run.config.task)].architecture
     config = make_exported_config(run.checkpoint.hf_config, architecture)
     return (add_labels(config, run.labels) if run.labels else config) | export.config_fields()
+
+
+def choose_exported(
+    export: AnyExport, task: Task, parameters: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns the parameters of a run that its checkpoint has: those of transformers' class, else the backbone's."""
+    parameters = export.to_transformers(task, parameters)
+    if export.has_class:
+        return parameters
+    return {name: value for name, value in parameters.items() if name.startswith("backbone/")}
 
 
 def has_head(hf_config: Mapping[str, Any], architecture: str) -> bool:

@@ -87,6 +87,13 @@ def test_from_another_runs_best_weights(run, finished_run, start):
         assert summary[name]["loss"] == pytest.approx(want[name]["loss"], rel=1e-6)
 
 
+def test_a_run_starts_from_one_whose_head_no_checkpoint_has(run, tmp_path):
+    """A checkpoint has no transitions of a CRF, like an export."""
+    run("first", model__crf=True)
+    _, _, output = run(model__checkpoint=f"run:{tmp_path / 'first'}")
+    assert "head is kept, for it has the same" in output
+
+
 def test_a_run_of_another_task_starts_from_a_runs_backbone(finished_run, tmp_path):
     """The weights are those that the run's export would have, also from a store; the head and the pooler are new."""
     store = fsspec.filesystem("memory")

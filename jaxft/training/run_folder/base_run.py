@@ -12,8 +12,8 @@ from jaxft.hub.weights import save_weights
 from jaxft.models.pretrained_model import PretrainedModel, WeightReader
 from jaxft.models.registry import family_of
 from jaxft.tasks.base import Log
-from jaxft.tasks.checkpoint_heads import make_run_config
-from jaxft.tasks.registry import head_kind, make_export
+from jaxft.tasks.checkpoint_heads import choose_exported, make_run_config
+from jaxft.tasks.registry import head_kind, make_export, make_task
 from jaxft.tasks.run_facts import RunFacts
 from jaxft.training.run_folder.best import read_best
 from jaxft.training.run_folder.workdir import open_run
@@ -35,10 +35,8 @@ def open_base_run(model: PretrainedModel, log: Log) -> PretrainedModel:
     table = family_of(model.hf_config).table_with_head(head_kind(run.config.task))
 
     def read_tensors() -> Mapping[str, np.ndarray]:
-        parameters = read_best(run.workdir, log)
-        if not export.has_class:  # its head is no checkpoint's
-            parameters = {name: value for name, value in parameters.items() if name.startswith("backbone/")}
-        return save_weights(table, parameters)
+        task = make_task(run.labels, run.config, head_dropout=0.0)
+        return save_weights(table, choose_exported(export, task, read_best(run.workdir, log)))
 
     def checksum() -> str:
         digest = hashlib.sha256()
