@@ -139,9 +139,7 @@ def estimate_step(
         "param_bytes_per_device": shard_bytes((state.trainable, state.frozen)),
         "optimizer_bytes_per_device": shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(unsplit_net, state, rows // accumulate, length),
-        "model_flops_per_step": net.train_flops_per_token(length, net.task.batch_spec.labelled_share)
-        * rows
-        * length,
+        "model_flops_per_step": net.train_flops_per_token(length) * rows * length,
         "collective_bytes_needed": required_collective_bytes(
             net,
             state,

@@ -90,12 +90,14 @@ class Network:
         kernels = {name: leaf for name, leaf in self.abstract.items() if self.roles[name].kind is Kind.KERNEL}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
         if self.task.predicts_tokens:
-            # The head's layers run where the loss reads. One of them may take the place of the word embeddings.
-            words = self.abstract[self.vocabulary].shape[0]
-            head = [leaf for name, leaf in kernels.items() if name.startswith("head/")]
-            dense -= 6 * (1 - output_share) * sum(leaf.size for leaf in head)
-            if not any(words in leaf.shape for leaf in head):
-                dense += 6 * output_share * self.abstract[self.vocabulary].size
+            # The head's layers run where states are read, and words are scored where the loss is. One of the layers may
+            # take the place of the word embeddings.
+            vocabulary = self.abstract[self.vocabulary]
+            head = {name: leaf for name, leaf in kernels.items() if name.startswith("head/")}
+            scores = sum(leaf.size for leaf in head.values() if vocabulary.shape[0] in leaf.shape)
+            dense -= 6 * (1 - output_share) * (sum(leaf.size for leaf in head.values()) - scores) + 6 * scores
+            scored_share = min(output_share, self.task.batch_spec.labelled_share)
+            dense += 6 * scored_share * (scores or vocabulary.size)
         stacks = {name: leaf for name, leaf in kernels.items() if leaf.ndim == 3}
         before_attention = [leaf for name, leaf in stacks.items() if self.roles[name].reads_all_positions]
         after_attention = [leaf for name, leaf in stacks.items() if not self.roles[name].reads_all_positions]

@@ -126,15 +126,18 @@ def test_loss_gradients_and_words_are_torchs(name, options, tmp_path):
     np.testing.assert_allclose(outputs["probabilities"][is_predicted], expected, atol=1e-6)
 
     # With half of the positions read: the head, and what follows attention in the last layer, take half of the FLOPs.
+    # Words are scored at labels only, a share of the positions that is known, whether or not others are read too.
     kernels = {path: leaf.size for path, leaf in abstract.items() if path.endswith("kernel")}
-    head = sum(size for path, size in kernels.items() if path.startswith("head/"))
+    transform, words = kernels["head/transform/kernel"], abstract[net.vocabulary].size
     after = sum(
         kernels[f"backbone/layers/{layer}/kernel"] // 2
         for layer in ("attention/output", "mlp/up", "mlp/down")
     )
-    words = 0 if "head/decoder/kernel" in kernels else 40 * 24
-    products = sum(kernels.values()) - (head + after) / 2 + words / 2
-    assert net.train_flops_per_token(16, 0.5) == 6 * products + 12 * 2 * 16 * 24
+    others = sum(kernels.values()) - kernels.get("head/decoder/kernel", 0)
+    attention, share = 12 * 2 * 16 * 24, SETTINGS.data.mask_probability
+    for read, products in ((1.0, others), (0.5, others - (transform + after) / 2)):
+        expected = 6 * (products + min(read, share) * words) + attention
+        assert net.train_flops_per_token(16, read) == pytest.approx(expected, rel=1e-12)
 
     exported = make_exported_config(hf_config, family.heads[HeadKind.MASKED].architecture)
     write_model_folder(tmp_path / "out", save_weights(table, parameters), exported)
