@@ -2,7 +2,7 @@
 
 In checkpoints, and wherever weights are kept, each parameter of a backbone's layers is one array, a stack. On a CPU the
 loop holds a separate array for each layer, because an unrolled step would copy each layer out of its stack. Only this
-module and `layers.transformer.layer_stacks` make one form of the other; the optimizer takes both.
+module and `layers.transformer.layer_stacks` know of both.
 """
 
 import dataclasses

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
 
@@ -108,6 +109,15 @@ def stack(parameters: Mapping[str, jax.Array | tuple[jax.Array, ...]]) -> dict[s
     return {
         name: jnp.stack(value) if isinstance(value, tuple) else value for name, value in parameters.items()
     }
+
+
+def scale_layers(value: Any, factor: float | np.ndarray) -> Any:
+    """Multiplies a stack of layers, or a tuple with an array for each, by a number or by one for each layer [n]."""
+    if not isinstance(factor, np.ndarray):
+        return jax.tree.map(lambda v: factor * v, value)
+    if isinstance(value, tuple):
+        return tuple(v * f for v, f in zip(value, factor, strict=True))
+    return value * factor.reshape(-1, *[1] * (value.ndim - 1))
 
 
 def nest_parameters(parameters: Mapping[str, jax.Array | tuple[jax.Array, ...]]) -> dict[str, Any]:

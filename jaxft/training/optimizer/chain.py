@@ -8,13 +8,13 @@ import optax
 
 from jaxft.config.sections import Settings
 from jaxft.layers.parameters import Role
+from jaxft.layers.transformer.layer_stacks import scale_layers
 from jaxft.training.optimizer.parameter_rules import find_decayed, make_rate_factors
 from jaxft.training.optimizer.schedules import Hyperparameters, learning_rate
 from jaxft.training.optimizer.transformations import (
     ParameterAverage,
     average_parameters,
     pull_to_start,
-    scale_layers,
     shrink_to_zero,
 )
 from jaxft.training.optimizer.update_rules import make_update_rule

@@ -5,19 +5,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
+from jaxft.layers.transformer.layer_stacks import scale_layers
 from jaxft.training.optimizer.parameter_rules import RateFactors
-
-
-def scale_layers(value: Any, factor: float | np.ndarray) -> Any:
-    """Multiplies a stack of layers, or a tuple with an array for each, by a number or by one for each layer [n]."""
-    if not isinstance(factor, np.ndarray):
-        return optax.tree.scale(factor, value)
-    if isinstance(value, tuple):
-        return tuple(v * f for v, f in zip(value, factor, strict=True))
-    return value * factor.reshape(-1, *[1] * (value.ndim - 1))
 
 
 class StartingPoint(NamedTuple):
