@@ -335,8 +335,8 @@ def test_packed_and_unpacked_rows_have_one_loss_and_gradient(folder):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"model__init": "pretrained"}, "a new model is 'new:gpt2' with init 'scratch'"),
-        ({"model__checkpoint": "new:bert"}, "'new:bert', .*: a new model is 'new:gpt2'"),
+        ({"model__init": "pretrained"}, "a new model that can be trained is 'new:gpt2', or a folder"),
+        ({"model__checkpoint": "new:bert"}, "'new:bert', .*: a new model that can be trained is 'new:gpt2'"),
         ({"model__sizes": (("layers", 2),)}, r"config.model.sizes: \['layers'\] unknown; expected some of n_po"),
         ({"model__vocab_size": 100}, "vocab_size=100: a byte-level tokenizer has 256 bytes"),
         ({"model__sizes": (("n_positions", 16),)}, "max_length=32, but new:gpt2 has 16 positions"),
