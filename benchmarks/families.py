@@ -1,17 +1,20 @@
-"""Compares jaxft with the Hugging Face Trainer for each family of encoders, 12 layers of width 768; prints JSON lines.
+"""Compares jaxft with the Hugging Face Trainer for each family of encoders, of base size; prints JSON lines.
 
     python benchmarks/families.py --data DIR --cls-peer hf_cls.py --ner-peer hf_ner.py [--families ...] [--record FILE]
 
 DIR holds banking77/train.csv (columns text and category) and wnut17/train.conll. The peer scripts are those of
 classification_throughput.py and ner_throughput.py, with --max-steps. Each model has random weights, which transformers
 makes from a config, and a tokenizer of the family's kind (WordPiece, BPE of bytes, Unigram) that is trained on both
-corpora; its vocabulary is that of the tokenizer. Both sides take 32 sentences a step (jaxft on average, in packed rows
+corpora; its vocabulary is that of the tokenizer. Models have 12 layers of width 768, and ModernBERT its base model's 22.
+The Trainer computes attention as transformers chooses: by torch's scaled_dot_product_attention, but DeBERTa's, which
+transformers has only as plain products. ModernBERT's batches are padded there: transformers 5 computes unpadded ones
+only by flash-attention, on GPUs. Both sides take 32 sentences a step (jaxft on average, in packed rows
 of 64 tokens), the same number of steps, and turns. Speeds are non-padding tokens per second of the training loop alone.
 
 For each family and task the last line has the ratios, what was predicted, and the matrix product peaks of both
 libraries, each measured in a process of its own after the runs. Predicted before the first measurement: texts
 (Banking77) at least 1.7 times the Trainer's speed; words (WNUT-17) 1.3 times where XLA's products are the slower ones,
-else 1.7 times. With --record FILE the lines of runs are also kept there, and runs that it has are not run again.
+else 1.7 times; DeBERTa and ModernBERT 1.3 times on any machine. With --record FILE the lines of runs are also kept there, and runs that it has are not run again.
 """
 
 import argparse
@@ -27,25 +30,29 @@ from typing import Any, NamedTuple
 
 from matmul_peak import measure_peak
 from side_by_side import print_line, run_jaxft, run_peer
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
     AutoModel,
     BertTokenizer,
     CamembertTokenizer,
+    DebertaV2Tokenizer,
     MPNetTokenizer,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     RobertaTokenizer,
     XLMRobertaTokenizer,
 )
 
 VOCABULARY, LAYERS, WIDTH, HEADS = 8000, 12, 768, 12
+DEEP_LAYERS = 22  # of ModernBERT
 SENTENCES, LENGTH = 32, 64  # of a step, and tokens of a row
 EVALUATED = 16  # sentences, for no side ends without an evaluation
 SIDES = ("jaxft", "peer")
 BERT_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 MPNET_TOKENS = ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]
 ROBERTA_TOKENS = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+DEBERTA_TOKENS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 CAMEMBERT_TOKENS = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED", "<s>", "</s>"]
 
 
@@ -63,32 +70,53 @@ def make_word_piece(
     return tokenizer_class(vocab=tokenizer.get_vocab())
 
 
-def make_byte_bpe(texts: Sequence[str]) -> PreTrainedTokenizerBase:
-    """Trains RoBERTa's BPE of bytes, with a space before the first word as taggers need it."""
+def train_byte_bpe(special: Sequence[str], texts: Sequence[str]) -> Tokenizer:
+    """Trains a BPE of bytes, with a space before the first word as taggers need it."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=ROBERTA_TOKENS,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    model = json.loads(tokenizer.to_str())["model"]
+    return tokenizer
+
+
+def make_roberta_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
+    """Trains RoBERTa's BPE of bytes."""
+    model = json.loads(train_byte_bpe(ROBERTA_TOKENS, texts).to_str())["model"]
     merges = [tuple(merge) for merge in model["merges"]]
     return RobertaTokenizer(vocab=model["vocab"], merges=merges, add_prefix_space=True)
+
+
+def make_modernbert_tokenizer(texts: Sequence[str]) -> PreTrainedTokenizerBase:
+    """Trains ModernBERT's BPE of bytes, which has BERT's special tokens."""
+    tokenizer = train_byte_bpe(BERT_TOKENS, texts)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=ends
+    )
+    names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_input_names=["input_ids", "attention_mask"],
+        **dict(zip(names, BERT_TOKENS, strict=True)),
+    )
 
 
 def make_unigram(
     tokenizer_class: type, special: Sequence[str], texts: Sequence[str]
 ) -> PreTrainedTokenizerBase:
-    """Trains Unigram on pieces of words, as XLM-R and CamemBERT have it."""
+    """Trains Unigram on pieces of words, as XLM-R, CamemBERT and DeBERTa-v3 have it."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")]
     )
+    unknown = "[UNK]" if "[UNK]" in special else "<unk>"
     trainer = trainers.UnigramTrainer(
-        vocab_size=VOCABULARY, special_tokens=list(special), unk_token="<unk>", show_progress=False
+        vocab_size=VOCABULARY, special_tokens=list(special), unk_token=unknown, show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
@@ -97,13 +125,24 @@ def make_unigram(
 
 # By family, in the order of the measurements.
 TOKENIZERS: dict[str, Callable[[Sequence[str]], PreTrainedTokenizerBase]] = {
-    "roberta": make_byte_bpe,
+    "roberta": make_roberta_tokenizer,
     "distilbert": functools.partial(make_word_piece, BertTokenizer, BERT_TOKENS),
     "mpnet": functools.partial(make_word_piece, MPNetTokenizer, MPNET_TOKENS),
     "electra": functools.partial(make_word_piece, BertTokenizer, BERT_TOKENS),
     "xlm-roberta": functools.partial(make_unigram, XLMRobertaTokenizer, ROBERTA_TOKENS[:4]),
     "bert": functools.partial(make_word_piece, BertTokenizer, BERT_TOKENS),
     "camembert": functools.partial(make_unigram, CamembertTokenizer, CAMEMBERT_TOKENS),
+    "deberta-v2": functools.partial(make_unigram, DebertaV2Tokenizer, DEBERTA_TOKENS),
+    "modernbert": make_modernbert_tokenizer,
+}
+# DeBERTa-v3's attention; the defaults of transformers' config are those of version 2.
+DEBERTA_V3 = {
+    "relative_attention": True,
+    "pos_att_type": ["p2c", "c2p"],
+    "share_att_key": True,
+    "position_buckets": 256,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
 }
 
 
@@ -119,7 +158,11 @@ def make_model(family: str, texts: Sequence[str], folder: Path) -> Path:
         sizes["embedding_size"] = WIDTH
     if family.endswith(("roberta", "camembert")):
         sizes["type_vocab_size"] = 1  # as in their checkpoints
-    offset = 0 if family in ("bert", "distilbert", "electra") else 2  # of positions, after padding's
+    if family == "deberta-v2":
+        sizes |= DEBERTA_V3
+    if family == "modernbert":
+        sizes |= {"num_hidden_layers": DEEP_LAYERS, "intermediate_size": 3 * WIDTH // 2}
+    offset = 2 if family.endswith(("roberta", "camembert", "mpnet")) else 0  # of positions, after padding's
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     config = AutoConfig.for_model(
         family, vocab_size=len(tokenizer), max_position_embeddings=512 + offset, **sizes, **ids
@@ -202,8 +245,10 @@ def measure(side: str, task: Task, model: Path, steps: int, seed: int) -> dict[s
     }
 
 
-def predict_ratio(task: str, peaks: Mapping[str, float]) -> float:
+def predict_ratio(family: str, task: str, peaks: Mapping[str, float]) -> float:
     """Returns the least ratio of speeds that was predicted."""
+    if family in ("deberta-v2", "modernbert"):
+        return 1.3
     return 1.3 if task == "wnut17" and peaks["xla"] < peaks["torch"] else 1.7
 
 
@@ -224,7 +269,7 @@ def compare(
         rates[side].append(line["tokens_per_s"])
     ratios = [ours / theirs for ours, theirs in zip(rates["jaxft"], rates["peer"], strict=True)]
     peaks = {library: measure_peak(library) for library in ("xla", "torch")}
-    predicted = predict_ratio(name, peaks)
+    predicted = predict_ratio(family, name, peaks)
     print_line(
         result="speed",
         family=family,

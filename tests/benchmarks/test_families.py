@@ -16,12 +16,12 @@ def families(monkeypatch):
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     import families
 
-    for name, value in {"VOCABULARY": 300, "LAYERS": 1, "WIDTH": 24}.items():
+    for name, value in {"VOCABULARY": 300, "LAYERS": 1, "DEEP_LAYERS": 1, "WIDTH": 24}.items():
         monkeypatch.setattr(families, name, value)
     return families
 
 
-@pytest.mark.parametrize("family", ["roberta", "camembert", "distilbert"])
+@pytest.mark.parametrize("family", ["roberta", "camembert", "distilbert", "deberta-v2", "modernbert"])
 def test_a_model_has_its_familys_kind_of_tokenizer(families, family, tmp_path):
     folder = families.make_model(family, LINES, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
@@ -30,7 +30,8 @@ def test_a_model_has_its_familys_kind_of_tokenizer(families, family, tmp_path):
     assert config["pad_token_id"] == tokenizer.pad_token_id
     tokens = tokenizer(["Oslo"], is_split_into_words=True).tokens()
     pieces = "".join(tokens[1:-1]).replace("##", "")
-    assert pieces == {"roberta": "ĠOslo", "camembert": "▁Oslo", "distilbert": "oslo"}[family]
+    starts = {"roberta": "ĠOslo", "camembert": "▁Oslo", "distilbert": "oslo"}
+    assert pieces == (starts | {"deberta-v2": "▁Oslo", "modernbert": "ĠOslo"})[family]
     assert (folder / "model.safetensors").exists()
 
 
