@@ -5,16 +5,17 @@
 DIR holds banking77/train.csv (columns text and category) and wnut17/train.conll. The peer scripts are those of
 classification_throughput.py and ner_throughput.py, with --max-steps. Each model has random weights, which transformers
 makes from a config, and a tokenizer of the family's kind (WordPiece, BPE of bytes, Unigram) that is trained on both
-corpora; its vocabulary is that of the tokenizer. Models have 12 layers of width 768, and ModernBERT its base model's 22.
-The Trainer computes attention as transformers chooses: by torch's scaled_dot_product_attention, but DeBERTa's, which
-transformers has only as plain products. ModernBERT's batches are padded there: transformers 5 computes unpadded ones
-only by flash-attention, on GPUs. Both sides take 32 sentences a step (jaxft on average, in packed rows
-of 64 tokens), the same number of steps, and turns. Speeds are non-padding tokens per second of the training loop alone.
+corpora; its vocabulary is that of the tokenizer. Models have 12 layers of width 768, ModernBERT its base model's 22.
+The Trainer computes attention as transformers chooses: by torch's scaled_dot_product_attention, but DeBERTa's by plain
+products, the only ones that transformers has. ModernBERT's batches are padded there: transformers 5 computes unpadded
+ones only by flash-attention, on GPUs. Both sides take 32 sentences a step (jaxft on average, in packed rows of 64
+tokens), the same number of steps, and turns. Speeds are non-padding tokens per second of the training loop alone.
 
 For each family and task the last line has the ratios, what was predicted, and the matrix product peaks of both
 libraries, each measured in a process of its own after the runs. Predicted before the first measurement: texts
 (Banking77) at least 1.7 times the Trainer's speed; words (WNUT-17) 1.3 times where XLA's products are the slower ones,
-else 1.7 times; DeBERTa and ModernBERT 1.3 times on any machine. With --record FILE the lines of runs are also kept there, and runs that it has are not run again.
+else 1.7 times, and for DeBERTa and ModernBERT 1.3 times on any machine. With --record FILE the lines of runs are also
+kept there, and runs that it has are not run again.
 """
 
 import argparse
