@@ -55,8 +55,7 @@ def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
     """
     folder = Path(folder)
     if (folder / WEIGHTS).is_file():
-        file = _open_file(folder / WEIGHTS)
-        return _LazyTensors(folder, {name: file for name in file.keys()})
+        return open_tensor_file(folder / WEIGHTS)
     if (folder / INDEX).is_file():
         return _LazyTensors(folder, _open_shards(folder))
     pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
@@ -66,6 +65,12 @@ def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
         f"{folder}: expected weights as {WEIGHTS} or {INDEX}, found {present}. A .bin file is a pickle, which can run "
         f"any code and is never loaded; make {WEIGHTS} of it: jaxft convert {source} --output NEW_FOLDER"
     )
+
+
+def open_tensor_file(path: Path) -> Mapping[str, np.ndarray]:
+    """Opens the tensors of one safetensors file; see `open_tensors`. Raises `UserError` if it is damaged."""
+    file = _open_file(path)
+    return _LazyTensors(path.parent, {name: file for name in file.keys()})
 
 
 def checksum_weights(folder: Path) -> str:

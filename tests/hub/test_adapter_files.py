@@ -1,0 +1,52 @@
+"""Files of adapters: what is written is what PEFT reads, under the names that it uses, and what is read is what it wrote."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxft.errors import UserError
+from jaxft.hub.adapter_files import read_adapter, write_adapter_folder
+
+
+@pytest.mark.parametrize(
+    ("method", "prefix"), [("LORA", "base_model.model."), ("PROMPT_TUNING", "base_model.")]
+)
+def test_names_have_pefts_prefix_and_come_back_without_it(tmp_path, method, prefix):
+    tensors = {"classifier.weight": np.ones((2, 3), np.float32), "prompt_embeddings": np.zeros((1, 3))}
+    folder = tmp_path / "adapter"
+    write_adapter_folder(folder, tensors, {"peft_type": method}, lambda path: (path / "README.md").touch())
+    assert load_file(folder / "adapter_model.safetensors").keys() == {
+        f"{prefix}classifier.weight",
+        "prompt_embeddings",
+    }
+    assert (folder / "README.md").exists()
+    adapter = read_adapter(str(folder))
+    assert adapter.config == {"peft_type": method} and adapter.tensors.keys() == tensors.keys()
+    np.testing.assert_array_equal(adapter.tensors["classifier.weight"], tensors["classifier.weight"])
+
+
+def test_biases_of_adapted_modules_have_their_names_and_copies_are_left_out(tmp_path):
+    names = ("query.base_layer.bias", "head.bias", "head.original_module.bias", "head.modules_to_save.bias")
+    tensors = {f"base_model.model.{name}": np.ones(1, np.float32) for name in names}
+    save_file(tensors, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    assert set(read_adapter(str(tmp_path)).tensors) == {"query.bias", "head.bias"}
+
+
+def test_a_folder_without_an_adapter_says_what_it_lacks(tmp_path):
+    with pytest.raises(UserError, match="has no adapter_config.json; expected the folder of an adapter"):
+        read_adapter(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="has no 'peft_type'"):
+        read_adapter(str(tmp_path))
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    with pytest.raises(UserError, match="as adapter_model.safetensors, found none"):
+        read_adapter(str(tmp_path))
+    (tmp_path / "adapter_model.bin").touch()
+    with pytest.raises(UserError, match="only adapter_model.bin, a pickle, which is never loaded"):
+        read_adapter(str(tmp_path))
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"x" * 30)
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
+        read_adapter(str(tmp_path))
