@@ -226,7 +226,12 @@ class Eval:
         check=optional_at_least(1),
         hf="EarlyStoppingCallback",
     )
-    rows: int = setting(32, "rows of a batch", check=at_least(1, MAX_ROWS), hf="per_device_eval_batch_size")
+    rows: int | None = setting(
+        None,
+        "rows of a batch; unset: 32, or fewer if they have more than 1,024 slots (32,768 slots a batch)",
+        check=optional_at_least(1, MAX_ROWS),
+        hf="per_device_eval_batch_size",
+    )
     bootstrap: int = setting(
         1000, "resamples of a set for the 95% intervals; 0: no intervals", check=at_least(0, 1_000_000)
     )

@@ -17,6 +17,7 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.parallel.mesh import AXES, local_rows
 from jaxft.tasks.base import AnyEvaluator, Task
 from jaxft.tasks.registry import make_evaluator
+from jaxft.training.batch_rows import choose_eval_rows
 from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import Network
 from jaxft.training.prepare import prepare_network, prepare_task
@@ -26,7 +27,7 @@ from jaxft.training.trainer import compile_eval
 
 Log = Callable[[str], None]
 Predictor = Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]
-SHORT_ROW = 128  # slots of the row for a single short text
+SHORT_ROW = 128  # slots of the row for a single short text; that for a longer one is 4, 16, ... times as long
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Model:
       evaluator: makes predictions of outputs, with the run's tuned values.
       net: the run's network.
       parameters: the parameters by path.
-      rows: number of rows in a batch: `config.eval.rows`, rounded up to a multiple of the number of devices.
+      rows: number of rows in a batch; see `choose_eval_rows`.
     """
 
     run: Run
@@ -130,15 +131,18 @@ class Model:
 def list_batch_shapes(rows: int, length: int, devices: int) -> list[Shape]:
     """Returns the shapes of batches for predictions, by ascending number of slots.
 
-    One short text takes a row of `SHORT_ROW` slots; more text takes 1, 4 or `rows` rows of full length. Devices divide
-    the rows.
+    One short text takes a row of `SHORT_ROW` slots, and a longer one a row of four times as many, until rows have full
+    length; more text takes 4 or `rows` rows of full length. Devices divide the rows.
 
     Args:
       rows: the most rows of a batch.
       length: the most slots of a row.
       devices: number of devices that rows are sharded over.
     """
-    sizes = [(1, min(SHORT_ROW, length)), (1, length), (4, length), (rows, length)]
+    lengths = [SHORT_ROW]
+    while lengths[-1] < length:
+        lengths.append(4 * lengths[-1])
+    sizes = [*((1, min(slots, length)) for slots in lengths), (4, length), (rows, length)]
     rounded = {(math.ceil(count / devices) * devices, slots) for count, slots in sizes if count <= rows}
     return sorted((Shape(*size) for size in rounded), key=lambda shape: shape.slots)
 
@@ -164,5 +168,5 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     net = prepare_network(task, config, run.checkpoint.hf_config, mesh, dtype=dtype)
     _, parameters = load_best(run.workdir, net.abstract, run.labels, log)
-    rows = math.ceil(config.eval.rows / len(devices)) * len(devices)
+    rows = choose_eval_rows(config, task.batch_spec, len(devices))
     return Model(run, task, evaluator, net, parameters, rows)

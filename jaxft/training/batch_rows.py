@@ -18,6 +18,7 @@ from jaxft.parallel import processes
 from jaxft.parallel.mesh import check_rows
 
 FEW_STEPS, FEW_STEPS_AN_EPOCH = 100, 20  # with fewer, the learning rate hardly rises and falls
+EVAL_ROWS, MOST_EVAL_SLOTS = 32, 2**15  # of a batch that is measured, if no setting says its rows
 TOLERANCE = 0.25  # the share by which a step may miss the examples that were asked for, without a warning
 
 
@@ -58,9 +59,27 @@ def rows_unit(config: Settings, mesh: Mesh) -> int:
 
 
 def check_batch(config: Settings, mesh: Mesh) -> None:
-    """Raises `UserError` if the mesh does not divide `config.batch.rows`, where they are set."""
+    """Raises `UserError` if the mesh does not divide `config.batch.rows` or `config.eval.rows`, where they are set."""
     if config.batch.rows is not None:
         check_rows(mesh, config.batch.rows // config.batch.accumulate, "config.batch.rows / accumulate")
+    if config.eval.rows is not None:
+        check_rows(mesh, config.eval.rows, "config.eval.rows")
+
+
+def choose_eval_rows(config: Settings, spec: BatchSpec, ways: int) -> int:
+    """Returns the rows of a batch that is measured or predicted.
+
+    They are `config.eval.rows`. If unset, they are `EVAL_ROWS`, or those of a batch of `MOST_EVAL_SLOTS` if these are
+    fewer.
+
+    Args:
+      config: the run's settings.
+      spec: the arrays of a batch.
+      ways: what divides the rows, which are rounded up.
+    """
+    length = spec.row_length or config.data.max_length
+    rows = config.eval.rows or max(1, min(EVAL_ROWS, MOST_EVAL_SLOTS // length))
+    return math.ceil(rows / ways) * ways
 
 
 def rows_begun_with(

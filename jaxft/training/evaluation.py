@@ -30,6 +30,7 @@ from jaxft.tasks.base import (
     Split,
     State,
 )
+from jaxft.training.batch_rows import choose_eval_rows
 from jaxft.training.network import Network
 from jaxft.training.step import merge_model
 from jaxft.training.train_state import Parameters
@@ -106,7 +107,8 @@ def write_evaluation(
     measured, predictions = evaluate(net, evaluator, compiled, parameters, split, loader)
     if tune:
         evaluator.tune(split, predictions)
-    generate = functools.partial(generate_texts, net, parameters, processor, rows=config.eval.rows)
+    rows = choose_eval_rows(config, net.task.batch_spec, ways=1)
+    generate = functools.partial(generate_texts, net, parameters, processor, rows=rows)
     predictions = evaluator.add_generated(split, predictions, processor, generate)
     seen: list[Json] = []
     if evaluator.compares_with_train:

@@ -28,12 +28,13 @@ from jaxft.models.pretrained_model import (
 )
 from jaxft.models.registry import list_families
 from jaxft.parallel import processes
-from jaxft.parallel.mesh import check_rows, describe_unsharded, local_rows
+from jaxft.parallel.mesh import describe_unsharded, local_rows
 from jaxft.tasks.base import AnyEvaluator, AnySplit, Log, Task
 from jaxft.tasks.registry import TASKS, head_kind, make_data, make_evaluator, make_task
 from jaxft.training.batch_rows import (
     StepSize,
     check_batch,
+    choose_eval_rows,
     choose_step_size,
     rows_unit,
     warn_of_few_steps,
@@ -92,7 +93,6 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
       UserError: the settings, the data or the model are unusable.
     """
     check_batch(config, mesh)
-    check_rows(mesh, config.eval.rows, "config.eval.rows")
     data = make_data(config)
     unit = rows_unit(config, mesh)  # which shards feed a process's rows doesn't depend on how many there are
     local_shards = shards_of_rows(local_rows(mesh, unit), unit, config.data.shards)
@@ -182,8 +182,9 @@ def prepare_run(
     options = {"max_length": size.length, "seed": config.seed, **task.batch_spec.loader_options()}
     config = with_rows(config, size)
     loader = make_train_loader(windows, config, only=local_rows(mesh, size.rows), **options)
+    eval_rows = choose_eval_rows(config, task.batch_spec, mesh.shape["data"] * mesh.shape["fsdp"])
     eval_batches: dict[str, Batches] = {
-        name: make_eval_loader(split.windows, task.batch_spec, config, mesh, rows=config.eval.rows)
+        name: make_eval_loader(split.windows, task.batch_spec, config, mesh, rows=eval_rows)
         for name, split in data.splits.items()
     }
 

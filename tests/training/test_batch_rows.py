@@ -12,6 +12,7 @@ from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.training.batch_rows import (
     check_batch,
+    choose_eval_rows,
     choose_step_size,
     rows_begun_with,
     rows_unit,
@@ -84,10 +85,26 @@ def test_a_run_that_goes_on_keeps_its_rows_on_another_mesh_or_is_refused():
     with pytest.raises(UserError, match="rows / accumulate=6: rows go over 4 devices"):
         check_batch(config(rows=6), devices(4))
     check_batch(config(), devices(4))
+    with pytest.raises(UserError, match="config.eval.rows=6: rows go over 4 devices"):
+        check_batch(evaluated(rows=6), devices(4))
     with pytest.raises(
         UserError, match=r"accumulate=4096 x 512 devices and .*: a step would have 2,097,152 rows"
     ):
         rows_unit(config(accumulate=4096), devices(512))
+
+
+def evaluated(length=64, rows=None):
+    return settings_from_config(
+        {"task": "token_classification", "data.max_length": length, "eval.rows": rows}
+    )
+
+
+def test_batches_of_long_rows_that_are_measured_have_fewer_rows():
+    lengths = (64, 1024, 2048, 8192, 2**16)
+    assert [choose_eval_rows(evaluated(length), BatchSpec({}), 1) for length in lengths] == [32, 32, 16, 4, 1]
+    assert choose_eval_rows(evaluated(8192), BatchSpec({}), 8) == 8
+    assert choose_eval_rows(evaluated(8192, rows=6), BatchSpec({}), 1) == 6
+    assert choose_eval_rows(evaluated(8192), BatchSpec({}, row_length=1), 1) == 32
 
 
 def test_a_step_of_another_size_is_a_warning_with_both_numbers():
