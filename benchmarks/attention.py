@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxft.layers.attention.dense import dense_attention
 from jaxft.layers.attention.flash import flash_attention
-from jaxft.layers.dropout import DropoutSeed, hash_attention_weights
+from jaxft.layers.attention.interface import Visibility
+from jaxft.layers.dropout import DropoutSeed
 
 HEADS, WIDTH = 12, 64
 SHAPES = [
@@ -45,14 +46,13 @@ def measure(rows: int, length: int, causal: bool, segments: int, rate: float, tu
     ids = jnp.asarray(np.sort(unsorted, axis=1), jnp.int32)
     keys = jax.random.split(jax.random.key(1), 4)
     arrays = [jax.random.normal(key, (rows * length, HEADS * WIDTH), jnp.bfloat16) for key in keys]
-    options = {"num_heads": HEADS, "causal": causal, "rate": rate}
+    options = {"num_heads": HEADS, "visibility": Visibility(causal), "rate": rate}
 
     def dense(q, k, v):
         return dense_attention(q, k, v, ids, **options, **SEED)
 
     def flash(q, k, v):
-        hashes = hash_attention_weights(rows, HEADS, length, **SEED) if rate else None
-        return flash_attention(q, k, v, ids, hashes, **options)
+        return flash_attention(q, k, v, ids, **options, **SEED)
 
     def with_gradients(function):
         def both(q, k, v, pull):

@@ -59,7 +59,6 @@ class Family:
       heads: the heads that it supports.
       is_causal: whether a position sees only positions up to itself, so that only the last one sees the entire text.
       has_pooler: whether the network takes `pooler=True`, for a layer over the first state.
-      has_relative_bias: whether attention's scores get a bias by distance, which not every implementation adds.
       new_model: how new models are made; None if all start from a checkpoint.
       make_decoder: makes the decoder of a shape; None if the family does not generate text.
     """
@@ -72,7 +71,6 @@ class Family:
     heads: Mapping[HeadKind, Head]
     is_causal: bool
     has_pooler: bool
-    has_relative_bias: bool = False
     new_model: NewModel | None = None
     make_decoder: Callable[[ModelConfig], AnyDecoder] | None = None
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 from jaxft.errors import UserError
 from jaxft.hub.fields import ACTIVATIONS as HF_ACTIVATIONS
 from jaxft.layers.activations import ACTIVATIONS
+from jaxft.layers.attention.interface import Feature
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,11 @@ class ModelConfig(abc.ABC):
     def reads_token_types(self) -> bool:
         """Returns whether the backbone reads `token_type_ids`."""
         return False
+
+    @property
+    def attention_features(self) -> frozenset[Feature]:
+        """Returns what its layers ask of attention, without dropout, which `attention_dropout` says."""
+        return frozenset()
 
     @classmethod
     @abc.abstractmethod

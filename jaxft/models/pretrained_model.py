@@ -181,7 +181,7 @@ def resolve_model(
         length=config.data.max_length,
         head_width=model_config.hidden_size // model_config.num_heads,
         dropout=model_config.attention_dropout,
-        has_relative_bias=family.has_relative_bias,
+        features=model_config.attention_features,
         dtype=dtype,
         platform=platform,
     )

@@ -47,6 +47,7 @@ class LineConfig:
     num_layers: int = 0
     num_heads: int = 1
     attention_dropout: float = 0.0
+    attention_features: ClassVar[frozenset] = frozenset()
 
     @classmethod
     def from_hf(cls, hf_config):
@@ -145,7 +146,6 @@ def settings(monkeypatch, tmp_path):
         SimpleNamespace(
             config_class=LineConfig,
             heads={entry.head: SimpleNamespace(read_dropout=None)},
-            has_relative_bias=False,
         ),
     )
     values = {"task": "line", "model.init": "scratch", "batch.rows": 8, "batch.accumulate": 2, "eval.rows": 8}

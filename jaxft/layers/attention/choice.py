@@ -1,12 +1,14 @@
 """Chooses a run's attention implementation."""
 
 import re
+from collections.abc import Set
 
 import jax
 import jax.numpy as jnp
 
 from jaxft.errors import UserError
-from jaxft.layers.attention.limits import KERNELS_WITH_DROPOUT, find_obstacle
+from jaxft.layers.attention.interface import Feature
+from jaxft.layers.attention.limits import LIMITS, find_obstacle
 
 PLATFORM_KERNELS = {"tpu": "splash", "gpu": "flash"}
 # The shortest rows for which "auto" chooses a kernel. Flash's length is measured (H100, rows of 64 to 1,024 slots);
@@ -20,7 +22,7 @@ def choose_attention(
     length: int,
     head_width: int,
     dropout: float,
-    has_relative_bias: bool,
+    features: Set[Feature],
     dtype: jnp.dtype,
     platform: str,
 ) -> str:
@@ -32,7 +34,7 @@ def choose_attention(
       length: the number of slots in a row.
       head_width: the width of a head.
       dropout: the rate of the dropout of attention weights.
-      has_relative_bias: whether scores get a bias by distance.
+      features: what the model's layers ask of attention, without dropout.
       dtype: the dtype of the computation.
       platform: "cpu", "gpu" or "tpu".
 
@@ -43,12 +45,10 @@ def choose_attention(
     name = PLATFORM_KERNELS.get(platform, "dense") if is_auto else requested
     if name == "dense" or (is_auto and length < MIN_KERNEL_LENGTHS[name]):
         return "dense"
-    obstacle = find_obstacle(
-        name, length=length, head_width=head_width, dtype=dtype, has_relative_bias=has_relative_bias
-    )
-    if PLATFORM_KERNELS.get(platform) != name or (name == "flash" and not _gpu_runs_flash()):
+    obstacle = find_obstacle(name, features=features, length=length, head_width=head_width, dtype=dtype)
+    if LIMITS[name].platform != platform or (name == "flash" and not _gpu_runs_flash()):
         obstacle = f"cannot run on this {platform}"
-    elif dropout and name not in KERNELS_WITH_DROPOUT:
+    elif dropout and Feature.DROPOUT not in LIMITS[name].features:
         obstacle = f"has no dropout of attention weights, here {dropout}; set config.model.dropout=0.0"
     if obstacle and not is_auto:
         raise UserError(f"config.model.attention={name!r} {obstacle}; 'dense' computes the same")

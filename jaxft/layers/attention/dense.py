@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
 from jaxft.layers.dropout import DropoutSeed, draw_keep_mask_at
 from jaxft.layers.linear import sum_columns
 
@@ -19,35 +20,24 @@ def dense_attention(
     segment_ids: jax.Array,
     *,
     num_heads: int,
-    causal: bool = False,
-    relative_bias: jax.Array | None = None,
+    visibility: Visibility = EVERYTHING,
+    relative: RelativeTerms | None = None,
     rate: float = 0.0,
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
     first_head: int | jax.Array = 0,
 ) -> jax.Array:
-    """Computes multi-head scaled dot-product attention within segments (Vaswani et al., 2017, equation 1).
-
-    A position sees the positions of its row that have the same segment id; if causal, only those up to itself. Padding
-    is segment 0. It sees only padding, so its output is finite, and no other segment sees it. Scores and softmax are
-    float32, or float64 if q is.
+    """Computes `Attention` on one device.
 
     Args:
-      q, k, v: flat `[R * L, D]`; the heads are next to each other in D.
-      segment_ids: int32 `[R, L]`.
-      num_heads: H, which divides D.
-      causal: whether later positions are hidden.
-      relative_bias: `[H, 2 * L - 1]`, what a score gets added after scaling, by distance: key - query + L - 1. Slots of
-        a segment are as far from each other as its positions, so packed rows need no other bias. None for no bias.
-      rate, seed, site: dropout of the attention weights, `[R, H, L, L]` by (row, head, query, key); see
-        `apply_dropout`.
       first_head: the global number of the first head here, if other devices compute the heads before it.
+      others: as in `Attention`.
 
     Returns:
       `[R * L, D]` in q's dtype.
     """
     pieces = RowPieces.of_entire_rows(*segment_ids.shape)
-    options = {"num_heads": num_heads, "causal": causal, "relative_bias": relative_bias, "rate": rate}
+    options = {"num_heads": num_heads, "visibility": visibility, "relative": relative, "rate": rate}
     return _attend_in_pieces(
         q, k, v, segment_ids, pieces, **options, seed=seed, site=site, first_head=first_head
     )
@@ -62,8 +52,8 @@ def dense_in_blocks(
     block_length: int,
     whole_row_period: int,
     num_heads: int,
-    causal: bool = False,
-    relative_bias: jax.Array | None = None,
+    visibility: Visibility = EVERYTHING,
+    relative: RelativeTerms | None = None,
     rate: float = 0.0,
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
@@ -89,8 +79,8 @@ def dense_in_blocks(
     attend = functools.partial(
         _attend_in_pieces,
         num_heads=num_heads,
-        causal=causal,
-        relative_bias=relative_bias,
+        visibility=visibility,
+        relative=relative,
         rate=rate,
         seed=seed,
         site=site,
@@ -160,7 +150,7 @@ class _MaskPlace(NamedTuple):
 
 
 def _attend_in_pieces(
-    q, k, v, segment_ids, pieces: RowPieces, *, num_heads, causal, relative_bias, rate, seed, site, first_head
+    q, k, v, segment_ids, pieces: RowPieces, *, num_heads, visibility, relative, rate, seed, site, first_head
 ) -> jax.Array:
     """Computes `dense_attention` for pieces of rows; segment_ids are `[N, length of a piece]`."""
     if seed is None or rate == 0.0:
@@ -173,10 +163,10 @@ def _attend_in_pieces(
         first_head=jnp.asarray(first_head).astype(jnp.uint32),
     )
     bias = None
-    if relative_bias is not None:
+    if relative is not None and relative.bias is not None:
         length = segment_ids.shape[1]
-        bias = _spread_over_pairs(relative_bias[:, pieces.row_length - length :][:, : 2 * length - 1])
-    return _dense(q, k, v, bias, segment_ids, place, num_heads, causal, rate, pieces.row_length)
+        bias = _spread_over_pairs(relative.bias[:, pieces.row_length - length :][:, : 2 * length - 1])
+    return _dense(q, k, v, bias, segment_ids, place, num_heads, visibility, rate, pieces.row_length)
 
 
 def _spread_over_pairs(relative_bias: jax.Array) -> jax.Array:
@@ -193,7 +183,7 @@ def _spread_over_pairs(relative_bias: jax.Array) -> jax.Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9))
-def _dense(q, k, v, bias, segment_ids, place, num_heads, causal, rate, row_length):
+def _dense(q, k, v, bias, segment_ids, place, num_heads, visibility, rate, row_length):
     """Computes attention with a hand-written gradient, which keeps the weights before and after dropout.
 
     The bias is `[H, L, L]`, the same for all pieces, or None.
@@ -201,10 +191,10 @@ def _dense(q, k, v, bias, segment_ids, place, num_heads, causal, rate, row_lengt
     The exponentials mix the values before they are normalized; the output is normalized instead, because it has fewer
     numbers.
     """
-    return _dense_forward(q, k, v, bias, segment_ids, place, num_heads, causal, rate, row_length)[0]
+    return _dense_forward(q, k, v, bias, segment_ids, place, num_heads, visibility, rate, row_length)[0]
 
 
-def _dense_forward(q, k, v, bias, segment_ids, place, num_heads, causal, rate, row_length):
+def _dense_forward(q, k, v, bias, segment_ids, place, num_heads, visibility, rate, row_length):
     rows, length = segment_ids.shape
     dtype = q.dtype
     scale = (q.shape[-1] // num_heads) ** -0.5
@@ -213,8 +203,11 @@ def _dense_forward(q, k, v, bias, segment_ids, place, num_heads, causal, rate, r
     if bias is not None:
         scores += bias.astype(scores.dtype)
     visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    if causal:
-        visible &= jnp.tril(jnp.ones((length, length), bool))
+    distance = np.arange(length) - np.arange(length)[:, None]  # key - query
+    if visibility.causal:
+        visible &= distance <= 0
+    if visibility.window is not None:
+        visible &= np.abs(distance) <= visibility.window
     scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
     # Every position sees at least itself. So each maximum is a real score, and exp(min - max) is 0.
     # The barriers prevent XLA:CPU from computing the exponentials again for each use.
@@ -232,7 +225,7 @@ def _dense_forward(q, k, v, bias, segment_ids, place, num_heads, causal, rate, r
     return mixed, (q, k, v, no_bias, powers, kept, normalizer, mixed)
 
 
-def _dense_backward(num_heads, causal, rate, row_length, residuals, gradient):
+def _dense_backward(num_heads, visibility, rate, row_length, residuals, gradient):
     q, k, v, no_bias, powers, kept, normalizer, mixed = residuals
     rows, dtype = q.shape[0] // num_heads, q.dtype
     # Let p = powers * normalizer be the weights, and p' = kept * normalizer the weights after dropout. Then

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
+from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
 from jaxft.layers.attention.limits import FLASH_BLOCK
-from jaxft.layers.dropout import draw_from_hashes
+from jaxft.layers.dropout import DropoutSeed, draw_from_hashes, hash_attention_weights
 
 HIDDEN = -1e30  # the score of a hidden position: its weight is 0
 
@@ -21,52 +22,57 @@ def flash_attention(
     k: jax.Array,
     v: jax.Array,
     segment_ids: jax.Array,
-    hashes: jax.Array | None = None,
     *,
     num_heads: int,
-    causal: bool = False,
+    visibility: Visibility = EVERYTHING,
+    relative: RelativeTerms | None = None,
     rate: float = 0.0,
+    seed: DropoutSeed | None = None,
+    site: int | jax.Array = 0,
+    first_head: int | jax.Array = 0,
     interpret: bool = False,
 ) -> jax.Array:
-    """Computes `dense_attention`, with the same dropout mask, and holds one block of scores at a time.
+    """Computes `Attention` without relative terms on one device, and holds one block of scores at a time.
 
     The kernels skip blocks of queries and keys that have no segment in common. Time therefore grows with the lengths of
     the segments and not with the square of the row's length. The forward and backward passes are FlashAttention-2's
     (Dao, 2023). cuDNN's and jax's kernels would compute all blocks and cannot draw this mask.
 
     Args:
-      q, k, v: flat `[R * L, D]`; the heads are next to each other in D. L is a multiple of `FLASH_BLOCK`, and the width
-        of a head is a power of two.
-      segment_ids: int32 `[R, L]`.
-      hashes: uint32 `[R, H, L]` from `hash_attention_weights`, to drop weights at `rate`; None for no dropout.
-      num_heads: H.
-      causal: whether later positions are hidden.
-      rate: the dropout rate.
+      q, k, v: flat `[R * L, D]`. L is a multiple of `FLASH_BLOCK`, and the width of a head is a power of two.
+      first_head: the global number of the first head here, if other devices compute the heads before it.
       interpret: runs the kernels on any platform, slowly, for tests.
+      others: as in `Attention`; `relative` is not used.
 
     Returns:
       `[R * L, D]` in q's dtype.
     """
-    return _flash(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret)
+    del relative
+    hashes = None
+    if seed is not None and rate:
+        hashes = hash_attention_weights(
+            len(segment_ids), num_heads, segment_ids.shape[1], seed, site, first_head
+        )
+    return _flash(q, k, v, segment_ids, hashes, num_heads, visibility, rate, interpret)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6, 7, 8))
-def _flash(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
-    return _forward(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret)[0]
+def _flash(q, k, v, segment_ids, hashes, num_heads, visibility, rate, interpret):
+    return _forward(q, k, v, segment_ids, hashes, num_heads, visibility, rate, interpret)[0]
 
 
-def _forward(q, k, v, segment_ids, hashes, num_heads, causal, rate, interpret):
+def _forward(q, k, v, segment_ids, hashes, num_heads, visibility, rate, interpret):
     """Computes attention and, for the backward pass, the logarithm of each query's sum of exponentials."""
-    grid = _Grid(q, segment_ids, num_heads, causal, rate, interpret)
+    grid = _Grid(q, segment_ids, num_heads, visibility, rate, interpret)
     inputs = [*_query_inputs(grid, q, k, v), ("block_values", hashes)]
     out, log_total = grid.run(_forward_kernel, inputs, [("block", q.dtype), ("block_values", jnp.float32)])
     return out, (q, k, v, segment_ids, hashes, out, log_total)
 
 
-def _backward(num_heads, causal, rate, interpret, residuals, gradient):
+def _backward(num_heads, visibility, rate, interpret, residuals, gradient):
     """Computes the gradient of queries in one kernel, and the gradients of keys and values in another."""
     q, k, v, segment_ids, hashes, out, log_total = residuals
-    grid = _Grid(q, segment_ids, num_heads, causal, rate, interpret)
+    grid = _Grid(q, segment_ids, num_heads, visibility, rate, interpret)
     inputs = [
         *_query_inputs(grid, q, k, v),
         ("block", out),
@@ -110,9 +116,14 @@ class _Kind(NamedTuple):
 class _Grid:
     """The programs of a kernel, one for each block of positions, head and row, and the pieces of arrays they see."""
 
-    def __init__(self, q, segment_ids, num_heads: int, causal: bool, rate: float, interpret: bool):
+    def __init__(self, q, segment_ids, num_heads: int, visibility: Visibility, rate: float, interpret: bool):
         self.rows, self.length = segment_ids.shape
-        self.segment_ids, self.causal, self.rate, self.interpret = segment_ids, causal, rate, interpret
+        self.segment_ids, self.visibility, self.rate, self.interpret = (
+            segment_ids,
+            visibility,
+            rate,
+            interpret,
+        )
         self.num_heads, self.width = num_heads, q.shape[-1] // num_heads
         rows, length, block, width = self.rows, self.length, FLASH_BLOCK, self.width
         self.shape = (length // block, num_heads, rows)
@@ -180,7 +191,7 @@ class _Grid:
         ids = ids.reshape(self.rows, -1, FLASH_BLOCK)
         least, largest = ids.min(axis=-1), ids.max(axis=-1)
         common = (least[:, :, None] <= largest[:, None, :]) & (least[:, None, :] <= largest[:, :, None])
-        if self.causal:
+        if self.visibility.causal:
             place = jnp.arange(ids.shape[1])
             before = place[None, :] <= place[:, None]
             common &= before if over_keys else before.T
@@ -195,7 +206,7 @@ class _Grid:
     def visible(self, query_ids, key_ids, first_query, first_key) -> jax.Array:
         """Returns which keys each query sees, boolean `[queries, keys]`."""
         seen = query_ids[:, None] == key_ids[None, :]
-        if self.causal:
+        if self.visibility.causal:
             place = jnp.arange(FLASH_BLOCK)
             seen &= (first_query + place)[:, None] >= (first_key + place)[None, :]
         return seen

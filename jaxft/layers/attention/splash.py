@@ -3,7 +3,9 @@
 import jax
 import jax.numpy as jnp
 
+from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
 from jaxft.layers.attention.limits import LANES
+from jaxft.layers.dropout import DropoutSeed
 
 
 def splash_attention(
@@ -13,13 +15,18 @@ def splash_attention(
     segment_ids: jax.Array,
     *,
     num_heads: int,
-    causal: bool = False,
+    visibility: Visibility = EVERYTHING,
+    relative: RelativeTerms | None = None,
+    rate: float = 0.0,
+    seed: DropoutSeed | None = None,
+    site: int | jax.Array = 0,
+    first_head: int | jax.Array = 0,
     interpret: bool = False,
 ) -> jax.Array:
-    """Computes `dense_attention` without dropout by the splash kernel of jax's Pallas library, for one TPU core.
+    """Computes `Attention` by the splash kernel of jax's Pallas library, for one TPU core.
 
-    Splash is a flash attention (Dao et al., 2022). It holds one block of scores at a time, forward and backward, so
-    memory grows with L and not with its square. If causal, it skips blocks above the diagonal. It does not skip blocks
+    It has no relative terms and no dropout. Splash is a flash attention (Dao et al., 2022). It holds one block of
+    scores at a time, forward and backward, so memory grows with L and not with its square. If causal, it skips blocks above the diagonal. It does not skip blocks
     between two segments: time grows with the square of L, however a row is packed.
 
     L must be a multiple of 128. In jax 0.10.2 heads may have any width. A TPU holds and multiplies them in lanes of
@@ -27,11 +34,12 @@ def splash_attention(
 
     Args:
       interpret: runs the kernel on any platform, slowly, for tests.
-      others: as in `dense_attention`.
+      others: as in `Attention`; `relative`, `seed` and `first_head` are not used.
 
     Returns:
       `[R * L, D]` in q's dtype.
     """
+    del relative, rate, seed, site, first_head
     # Imported late, because the import is slow and only TPUs need it.
     from jax.experimental.pallas.ops.tpu import splash_attention as library
 
@@ -40,7 +48,7 @@ def splash_attention(
     q, k, v = (
         x.reshape(rows, length, num_heads, -1).swapaxes(1, 2) for x in (q * jnp.asarray(scale, q.dtype), k, v)
     )
-    mask = (library.CausalMask if causal else library.FullMask)((length, length))
+    mask = (library.CausalMask if visibility.causal else library.FullMask)((length, length))
     block = next(size for size in (512, 256, LANES) if length % size == 0)
     kernel = library.make_splash_mha_single_device(
         library.MultiHeadMask([mask] * num_heads),

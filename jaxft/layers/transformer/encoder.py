@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxft.layers.attention.interface import RelativeTerms
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
@@ -95,8 +96,7 @@ class Encoder(nnx.Module):
       pooler: whether to add the linear layer that `pool` applies to the first token's state.
       rngs: the random numbers for the initial parameters.
       embedding_size: E. If it is not D, a linear layer, `projection`, follows the embeddings. None for D.
-      make_relative_bias: makes the module `relative_bias`, which returns the `relative_bias` of `SelfAttention` for the
-        length of rows, the same in all layers. None for no bias.
+      make_relative_bias: makes the module `relative_bias`, which returns attention's `relative` for rows of a length.
       drops_attention_output: as in `EncoderLayer`.
     """
 
@@ -108,7 +108,7 @@ class Encoder(nnx.Module):
         pooler: bool = False,
         rngs: nnx.Rngs,
         embedding_size: int | None = None,
-        make_relative_bias: Callable[[nnx.Rngs], Callable[[int], jax.Array]] | None = None,
+        make_relative_bias: Callable[[nnx.Rngs], Callable[[int], RelativeTerms]] | None = None,
         drops_attention_output: bool = True,
     ):
         size = embedding_size or config.hidden_size
@@ -145,13 +145,13 @@ class Encoder(nnx.Module):
         x = self.embeddings(inputs, dropout)
         if self.has_projection:
             x = self.projection(x)
-        relative_bias = None if self.relative_bias is None else self.relative_bias(length)
+        relative = None if self.relative_bias is None else self.relative_bias(length)
         output_positions = locate(inputs.output_positions, rows, length)
         x = run_layers(
             self.layers,
             x,
             lambda layer, x, _, site, output_positions: layer(
-                x, inputs.segment_ids, dropout, site, output_positions, relative_bias
+                x, inputs.segment_ids, dropout, site, output_positions, relative
             ),
             count=self.config.num_layers,
             remat=self.runtime.remat,

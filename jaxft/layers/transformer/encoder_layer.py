@@ -10,6 +10,7 @@ import functools
 import jax
 from flax import nnx
 
+from jaxft.layers.attention.interface import RelativeTerms
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.linear import Linear, apply_linears
 from jaxft.layers.norm import LayerNorm
@@ -77,7 +78,7 @@ class SelfAttention(nnx.Module):
         seed: DropoutSeed | None,
         site: int | jax.Array,
         output_positions: OutputPositions | None,
-        relative_bias: jax.Array | None = None,
+        relative: RelativeTerms | None = None,
     ) -> jax.Array:
         """Returns the attention's update of `x`, before dropout and residual connection.
 
@@ -87,8 +88,7 @@ class SelfAttention(nnx.Module):
           seed: the seed of dropout; None for no dropout.
           site: the dropout site of the attention weights.
           output_positions: the N positions to compute; None for all.
-          relative_bias: float32 `[H, 2 * L - 1]`, added to the scores of a query and a key at the distance
-            key - query + L - 1; None for nothing.
+          relative: what distances add to scores; None for nothing.
 
         Returns:
           `[R * L, D]`, or `[N, D]` for `output_positions`.
@@ -100,7 +100,7 @@ class SelfAttention(nnx.Module):
             value,
             segment_ids,
             num_heads=self.config.num_heads,
-            relative_bias=relative_bias,
+            relative=relative,
             rate=self.config.attention_dropout,
             seed=seed,
             site=site,
@@ -148,7 +148,7 @@ class EncoderLayer(nnx.Module):
         seed: DropoutSeed | None,
         site: int | jax.Array,
         output_positions: OutputPositions | None,
-        relative_bias: jax.Array | None = None,
+        relative: RelativeTerms | None = None,
     ) -> jax.Array:
         """Returns the layer's output. Arguments and shapes are those of `SelfAttention`.
 
@@ -159,7 +159,7 @@ class EncoderLayer(nnx.Module):
             rows = segment_ids.shape[0]
             return apply_dropout(update, rate, seed, site, rows=rows, output_positions=output_positions)
 
-        attended = self.attention(x, segment_ids, seed, site, output_positions, relative_bias)
+        attended = self.attention(x, segment_ids, seed, site, output_positions, relative)
         x = gather(x, output_positions)  # what follows needs no other positions
         x = self.attention_norm(x + drop(attended, self.attention_rate, site + 1))
         return self.mlp_norm(x + drop(self.mlp(x), self.rate, site + 2))

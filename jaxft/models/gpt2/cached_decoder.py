@@ -15,6 +15,7 @@ from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.attention.dense import dense_attention
+from jaxft.layers.attention.interface import Visibility
 from jaxft.layers.heads.backbone import Backbone
 from jaxft.models.decoder import CachedDecoder
 from jaxft.models.gpt2.config import GPT2Config
@@ -141,13 +142,15 @@ class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
         positions = jnp.maximum(columns - start[:, None], 0)
         segments = (columns >= start[:, None]).astype(jnp.int32)
         x = (weights.word[ids] + weights.position[positions]).reshape(rows * length, -1)
-        cache = []
+        cache, visibility = [], Visibility(causal=True)
         for index, layer in enumerate(weights.layers):
             projected = _rows(layer.query_key_value, _norm(x, layer.attention_norm, config.layer_norm_eps, 1))
             query, key, value = jnp.split(projected, 3, axis=1)
             if config.scale_by_inverse_layer:
                 query = query / (index + 1)
-            mixed = dense_attention(query, key, value, segments, num_heads=config.num_heads, causal=True)
+            mixed = dense_attention(
+                query, key, value, segments, num_heads=config.num_heads, visibility=visibility
+            )
             x = x + _rows(layer.output, mixed)
             inner = _rows(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 1))
             x = x + _rows(layer.down, ACTIVATIONS[config.activation](inner))

@@ -11,6 +11,7 @@ from jaxft.hub.fields import (
     read_rate,
     read_width_and_heads,
 )
+from jaxft.layers.attention.interface import Feature
 from jaxft.models.model_config import ModelConfig, check_shape, read_fields, write_fields
 
 
@@ -45,6 +46,11 @@ class GPT2Config(ModelConfig):
     def __post_init__(self):
         """Raises ValueError for a shape that no backbone can have."""
         check_shape(hidden_size=self.hidden_size, num_heads=self.num_heads, activation=self.activation)
+
+    @property
+    def attention_features(self) -> frozenset[Feature]:
+        """Returns what its layers ask of attention."""
+        return frozenset({Feature.CAUSAL})
 
     @classmethod
     def from_hf(cls, hf_config: Mapping[str, object]) -> Self:

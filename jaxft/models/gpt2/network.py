@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
+from jaxft.layers.attention.interface import Visibility
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
@@ -108,7 +109,7 @@ class CausalSelfAttention(nnx.Module):
             value,
             segment_ids,
             num_heads=self.config.num_heads,
-            causal=True,
+            visibility=Visibility(causal=True),
             rate=self.config.attention_dropout,
             seed=seed,
             site=site,

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from jaxft.hub.fields import read_rate
+from jaxft.layers.attention.interface import Feature
 from jaxft.models.encoder_family import ENCODER_KEYS, EncoderConfig
 
 # What transformers computes, whatever a config.json says: into how many buckets distances go, and the padding token.
@@ -23,6 +24,11 @@ class MPNetConfig(EncoderConfig):
 
     vocab_size: int = 30527
     max_positions: int = 510
+
+    @property
+    def attention_features(self) -> frozenset[Feature]:
+        """Returns what its layers ask of attention."""
+        return frozenset({Feature.RELATIVE_BIAS})
 
     @property
     def first_position(self) -> int:

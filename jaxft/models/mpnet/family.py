@@ -14,7 +14,6 @@ FAMILY = Family(
     heads=weights.HEADS,
     is_causal=False,
     has_pooler=True,
-    has_relative_bias=True,
     new_model=describe_new_encoder(
         config.MPNetConfig, {"max_position_embeddings": 514, "layer_norm_eps": 1e-5}
     ),

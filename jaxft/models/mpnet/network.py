@@ -7,11 +7,11 @@ distances, the same in all layers. What the paper is about, masked and permuted 
 In shapes, H is the number of heads.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxft.layers.attention.interface import RelativeTerms
 from jaxft.layers.parameters import Kind, Role, make_parameter
 from jaxft.layers.runtime import PLAIN_RUNTIME, Runtime
 from jaxft.layers.transformer.encoder import Encoder
@@ -39,9 +39,9 @@ class RelativeBias(nnx.Module):
         # It does not decay, as in transformers' Trainer.
         self.bias = make_parameter(table, Role(Kind.BIAS))
 
-    def __call__(self, length: int) -> jax.Array:
-        """Returns the bias in rows of `length` slots by key - query + length - 1, float32 `[H, 2 * length - 1]`."""
-        return self.bias[...][bucket_distances(np.arange(1 - length, length))].T
+    def __call__(self, length: int) -> RelativeTerms:
+        """Returns what scores get in rows of `length` slots."""
+        return RelativeTerms(bias=self.bias[...][bucket_distances(np.arange(1 - length, length))].T)
 
 
 class MPNet(Encoder):

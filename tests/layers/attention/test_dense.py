@@ -11,9 +11,10 @@ from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
 from jaxft.layers.attention.flash import _Grid, flash_attention
+from jaxft.layers.attention.interface import Feature, RelativeTerms, Visibility
 from jaxft.layers.attention.limits import find_obstacle
 from jaxft.layers.attention.splash import splash_attention
-from jaxft.layers.dropout import DropoutSeed, draw_keep_mask, hash_attention_weights
+from jaxft.layers.dropout import DropoutSeed, draw_keep_mask
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -61,8 +62,14 @@ def test_attention_and_its_gradient_are_those_of_the_equation(causal, has_bias):
         return jnp.einsum("rhqk,rkhd->rqhd", weights * kept, v).reshape(rows * length, width)
 
     def ours(q, k, v, bias):
-        options = {"num_heads": heads, "causal": causal, "rate": rate, "seed": seed, "site": 5}
-        return dense_attention(q, k, v, segment_ids, relative_bias=bias, **options)
+        options = {
+            "num_heads": heads,
+            "visibility": Visibility(causal),
+            "rate": rate,
+            "seed": seed,
+            "site": 5,
+        }
+        return dense_attention(q, k, v, segment_ids, relative=RelativeTerms(bias), **options)
 
     (expected, back), (actual, our_back) = (jax.vjp(function, q, k, v, bias) for function in (plain, ours))
     np.testing.assert_allclose(actual, expected, atol=1e-5)
@@ -86,8 +93,8 @@ def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(period, rows, causa
     @functools.partial(jax.jit, static_argnums=0)
     def compute(attention, *arrays):
         def attend(q, k, v, bias):
-            options = {"num_heads": heads, "causal": causal, "rate": 0.3, "seed": seed, "site": 2}
-            return attention(q, k, v, segment_ids, relative_bias=bias, **options)
+            options = {"num_heads": heads, "visibility": Visibility(causal), "rate": 0.3, "seed": seed}
+            return attention(q, k, v, segment_ids, relative=RelativeTerms(bias), site=2, **options)
 
         out, back = jax.vjp(attend, *arrays)
         return out, *back(pull)
@@ -110,7 +117,8 @@ def test_a_bias_takes_the_memory_of_one_row_of_scores():
 
     def loss(x, bias):
         def layer(x, _):
-            return x + dense_attention(x, x, x, segment_ids, num_heads=heads, relative_bias=bias), None
+            relative = RelativeTerms(bias)
+            return x + dense_attention(x, x, x, segment_ids, num_heads=heads, relative=relative), None
 
         return jax.lax.scan(layer, x, None, length=layers)[0].sum()
 
@@ -148,20 +156,16 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
     keys = jax.random.split(jax.random.key(0), 4)
     q, k, v, pull = (2 * jax.random.normal(key, (rows * length, heads * width)) for key in keys)
     options, dropout = (
-        {"num_heads": heads, "causal": causal},
-        {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 7},
+        {"num_heads": heads, "visibility": Visibility(causal)},
+        {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 7, "rate": rate},
     )
-    hashes = [hash_attention_weights(rows, heads, length, **dropout)] if rate else []
-    dropout |= {"rate": rate}
 
     def compute(function):
         out, back = jax.vjp(jax.jit(function), q, k, v)
         return out, *back(pull)
 
     expected = compute(lambda *x: dense_attention(*x, segment_ids, **options, **dropout))
-    if rate:
-        options |= {"rate": rate}
-    actual = compute(lambda *x: STAND_INS[kernel](*x, segment_ids, *hashes, **options))
+    actual = compute(lambda *x: STAND_INS[kernel](*x, segment_ids, **options, **dropout))
     for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -170,17 +174,16 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
 @pytest.mark.parametrize("causal", [False, True])
 def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, causal):
     """Lowers heads of 32, as MiniLM's, without the platform, and holds no scores of all heads."""
-    hashes = [jax.ShapeDtypeStruct((2, 12, 512), jnp.uint32)] if platform == "cuda" else []
-    rate = {"rate": 0.1} if hashes else {}
+    dropout = {"rate": 0.1, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5))} if platform == "cuda" else {}
 
     def total(*x):
-        return kernel(*x, num_heads=12, causal=causal, **rate).astype(jnp.float32).sum()
+        return kernel(*x, num_heads=12, visibility=Visibility(causal), **dropout).astype(jnp.float32).sum()
 
     x = jax.ShapeDtypeStruct((2 * 512, 12 * 32), jnp.bfloat16)
     segment_ids = jax.ShapeDtypeStruct((2, 512), jnp.int32)
     device = AbstractDevice("NVIDIA H100 80GB HBM3", 132, "gpu") if platform == "cuda" else None
     with use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device)):
-        traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(x, x, x, segment_ids, *hashes)
+        traced = jax.jit(jax.grad(total, argnums=(0, 1, 2))).trace(x, x, x, segment_ids)
         text = traced.lower(lowering_platforms=(platform,)).as_text()
     # Forward, then the gradients of queries and of keys and values.
     assert len(re.findall(r"custom_call @(tpu_custom_call|__gpu\$xla\.gpu\.triton)", text)) == 3
@@ -193,7 +196,10 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
     ids = np.stack([np.select([place < 64, place < 70, place < 130], [1, 2, 3]), np.ones(256), np.zeros(256)])
     ids = jnp.asarray(ids, jnp.int32)
     x = jnp.zeros((3 * 256, 32))
-    ranges = [_Grid(x, ids, 1, causal, 0.0, False).block_ranges(over_keys=True) for causal in (False, True)]
+    ranges = [
+        _Grid(x, ids, 1, Visibility(causal), 0.0, False).block_ranges(over_keys=True)
+        for causal in (False, True)
+    ]
     assert ranges[0].tolist() == [[[0, 1], [1, 3], [1, 4], [2, 4]], [[0, 4]] * 4, [[0, 4]] * 4]
     assert ranges[1].tolist() == [[[0, 1], [1, 2], [1, 3], [2, 4]], *[[[0, i + 1] for i in range(4)]] * 2]
 
@@ -206,12 +212,12 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
         ("splash", {"length": 500}, "rows of a multiple of 128, not 500"),
         ("flash", {}, None),
         ("flash", {"length": 520}, "rows of a multiple of 64, not 520"),
-        ("flash", {"has_relative_bias": True}, "adds no bias to scores, which this model needs"),
+        ("flash", {"features": {Feature.RELATIVE_BIAS}}, "adds no bias to scores, which this model needs"),
         ("flash", {"dtype": jnp.float32}, "computes in bfloat16, not float32"),
         ("flash", {"head_width": 80}, "heads of 16, 32, 64 or 128, not 80"),
     ],
 )
 def test_a_kernel_names_its_obstacle(kernel, change, message):
-    shape = {"length": 512, "head_width": 64, "dtype": jnp.bfloat16, "has_relative_bias": False}
+    shape = {"length": 512, "head_width": 64, "dtype": jnp.bfloat16, "features": set()}
     obstacle = find_obstacle(kernel, **(shape | change))
     assert obstacle is None if message is None else message in obstacle

@@ -24,14 +24,16 @@ from jaxft.layers.attention.over_mesh import make_attention
 from jaxft.layers.attention.splash import splash_attention
 from jaxft.layers.attention.dense import dense_attention
 from jaxft.layers.attention import over_mesh
+from jaxft.layers.attention.interface import Feature, RelativeTerms, Visibility
 from jaxft.layers.attention.flash import flash_attention
 from jaxft.layers.dropout import DropoutSeed
 
 over_mesh.KERNELS["splash"] = functools.partial(splash_attention, interpret=True)
 # In float32 too, in which it is not used.
 over_mesh.KERNELS["flash"] = functools.partial(flash_attention, interpret=True)
-over_mesh.find_obstacle = lambda kernel, *, length, has_relative_bias, **_: length < 128 or has_relative_bias
+over_mesh.find_obstacle = lambda kernel, *, length, features, **_: length < 128 or Feature.RELATIVE_BIAS in features
 rows, length, heads, width = 4, 128, 2, 8
+CAUSAL = Visibility(causal=True)
 
 
 def mesh_of(*sizes):
@@ -39,7 +41,7 @@ def mesh_of(*sizes):
 
 
 def value_and_gradients(function, arrays, segment_ids):
-    out, back = jax.vjp(lambda q, k, v: function(q, k, v, segment_ids, num_heads=heads, causal=True), *arrays[:3])
+    out, back = jax.vjp(lambda q, k, v: function(q, k, v, segment_ids, num_heads=heads, visibility=CAUSAL), *arrays[:3])
     return out, *back(arrays[3])
 
 
@@ -63,8 +65,8 @@ bias = jax.random.normal(jax.random.key(2), (heads, 2 * length - 1))
 
 
 def with_bias(function, arrays, bias, segment_ids):
-    options = {"num_heads": heads, "causal": True, **dropout}
-    attend = lambda q, k, v, bias: function(q, k, v, segment_ids, relative_bias=bias, **options)
+    options = {"num_heads": heads, "visibility": CAUSAL, **dropout}
+    attend = lambda q, k, v, bias: function(q, k, v, segment_ids, relative=RelativeTerms(bias), **options)
     out, back = jax.vjp(attend, *arrays[:3], bias)
     return out, *back(arrays[3])
 
