@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from jaxft.errors import UserError
 from jaxft.hub.fields import (
@@ -93,7 +93,7 @@ class EncoderConfig(ModelConfig, EncoderShape):
         check_model_type(hf_config, cls.model_type, display_name=cls.display_name)
         check_values(hf_config, cls.supported_values)
         hf_config, keys = {**cls().to_hf(), **hf_config}, cls.hf_keys
-        values = read_fields(hf_config, keys)
+        values = cls.read_values(hf_config)
         read_width_and_heads(hf_config, keys["hidden_size"], keys["num_heads"])
         values["activation"] = read_activation(hf_config, keys["activation"], "gelu")
         config = cls(**values)  # config.json also counts the positions before the first one of a text
@@ -103,6 +103,11 @@ class EncoderConfig(ModelConfig, EncoderShape):
                 f"number {config.first_position}, after that of the padding token (pad_token_id); expected more"
             )
         return dataclasses.replace(config, max_positions=config.max_positions - config.first_position)
+
+    @classmethod
+    def read_values(cls, hf_config: Mapping[str, object]) -> dict[str, Any]:
+        """Returns the values of the fields in a config.json. Raises `UserError` for one that cannot be."""
+        return read_fields(hf_config, cls.hf_keys)
 
     def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""

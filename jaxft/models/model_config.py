@@ -83,12 +83,11 @@ def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> 
     """
     values: dict[str, Any] = {name: hf_config[key] for name, key in hf_keys.items() if key in hf_config}
     for name, value in values.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if name in _MOST:
-            least = 0 if name == "padding_id" else 1
-            is_possible = is_number and isinstance(value, int) and least <= value <= _MOST[name]
-            expected = f"a whole number from {least} to {_MOST[name]:,}"
-        elif name.endswith("_dropout"):
+            read_count(hf_config, hf_keys[name], least=0 if name == "padding_id" else 1, most=_MOST[name])
+            continue
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name.endswith("_dropout"):
             is_possible, expected = is_number and 0 <= value < 1, "a rate of 0 or more and below 1"
         elif name in ("layer_norm_eps", "initializer_range"):
             is_possible, expected = is_number and 0 < value <= 100, "a number above 0 and at most 100"
@@ -99,6 +98,18 @@ def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> 
         if not is_possible:
             raise UserError(f"config.json: {hf_keys[name]} is {json.dumps(value)[:60]}; expected {expected}")
     return values
+
+
+def read_count(
+    hf_config: Mapping[str, object], key: str, *, least: int = 1, most: int, default: int | None = None
+) -> int:
+    """Returns the whole number at `key`, or the default. Raises `UserError` if it is not from `least` to `most`."""
+    value = hf_config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise UserError(
+            f"config.json: {key} is {json.dumps(value)[:60]}; expected a whole number from {least} to {most:,}"
+        )
+    return value
 
 
 def write_fields(config: ModelConfig, hf_keys: Mapping[str, str]) -> dict[str, object]:
