@@ -11,6 +11,7 @@ from flax import nnx
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
 from jaxft.layers.heads.backbone import Backbone, PooledBackbone
+from jaxft.layers.heads.segment_max import segment_max
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
 from jaxft.layers.precision import widen
@@ -111,7 +112,7 @@ class SequenceClassifier(nnx.Module):
         if self.pool in ("pooler", "cls", "last"):
             x = self._select_states(inputs, starts, member, dropout)
         else:
-            x = self._pool_segments(self.backbone(inputs, dropout), member)
+            x = self._pool_segments(inputs, starts, member, dropout)
 
         def drop(x: jax.Array, site: int) -> jax.Array:
             return apply_dropout(x, self.rate, dropout, site, rows=rows)
@@ -122,16 +123,22 @@ class SequenceClassifier(nnx.Module):
         self, inputs: Inputs, starts: jax.Array, member: jax.Array, dropout: DropoutSeed | None
     ) -> jax.Array:
         """Returns the one state that represents each segment, `[R, S, D]`."""
-        slots = starts
-        if self.pool == "last":
-            slots = starts + jnp.maximum(member.sum(axis=-1), 1) - 1
+        slots = _find_last_slots(starts, member) if self.pool == "last" else starts
         x = jnp.take_along_axis(self.backbone(inputs, dropout), slots[..., None], axis=1)
         return cast(PooledBackbone, self.backbone).pool(x) if self.pool == "pooler" else x
 
-    def _pool_segments(self, x: jax.Array, member: jax.Array) -> jax.Array:
-        """Returns the mean or maximum of each segment's states, `[R, L, D] -> [R, S, D]`; 0 for a missing segment."""
+    def _pool_segments(
+        self, inputs: Inputs, starts: jax.Array, member: jax.Array, dropout: DropoutSeed | None
+    ) -> jax.Array:
+        """Returns the mean or maximum of each segment's states, `[R, S, D]`; 0 for a missing segment."""
+        x = self.backbone(inputs, dropout)
         if self.pool == "mean":
             weights = member / jnp.maximum(member.sum(axis=-1, keepdims=True), 1)
             return jnp.einsum("rsl,rld->rsd", weights.astype(x.dtype), x)
-        x = jnp.max(jnp.where(member[..., None], x[:, None], jnp.finfo(x.dtype).min), axis=2)
+        x = segment_max(x, inputs.segment_ids, _find_last_slots(starts, member))
         return jnp.where(member.any(axis=-1)[..., None], x, 0)
+
+
+def _find_last_slots(starts: jax.Array, member: jax.Array) -> jax.Array:
+    """Returns the last slot of each segment, `[R, S]`; the first one for a missing segment."""
+    return starts + jnp.maximum(member.sum(axis=-1), 1) - 1
