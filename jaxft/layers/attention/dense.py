@@ -9,8 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
+from jaxft.layers.attention.scores import (
+    add_terms,
+    batched_dot,
+    cut_terms,
+    differentiate_terms,
+    find_visible,
+    merge_heads,
+    scale_of,
+    split_heads,
+)
 from jaxft.layers.dropout import DropoutSeed, draw_keep_mask_at
-from jaxft.layers.linear import sum_columns
 
 
 def dense_attention(
@@ -162,52 +171,32 @@ def _attend_in_pieces(
         first=jnp.asarray(pieces.first),
         first_head=jnp.asarray(first_head).astype(jnp.uint32),
     )
-    bias = None
-    if relative is not None and relative.bias is not None:
-        length = segment_ids.shape[1]
-        bias = _spread_over_pairs(relative.bias[:, pieces.row_length - length :][:, : 2 * length - 1])
-    return _dense(q, k, v, bias, segment_ids, place, num_heads, visibility, rate, pieces.row_length)
+    length = segment_ids.shape[1]
+    terms = cut_terms(relative, num_heads, length, length, 0)
+    scale = scale_of(q.shape[1] // num_heads, relative)
+    return _dense(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, pieces.row_length, scale)
 
 
-def _spread_over_pairs(relative_bias: jax.Array) -> jax.Array:
-    """Returns the bias of each query and key from that of each distance, `[H, 2 * L - 1]` -> `[H, L, L]`.
-
-    Rows of 2 * L that are read as rows of 2 * L - 1 begin one column earlier each time. This and its gradient need
-    neither a gather nor a scatter, which are slow on accelerators.
-    """
-    heads, distances = relative_bias.shape
-    length = (distances + 1) // 2
-    rows = jnp.broadcast_to(jnp.pad(relative_bias, ((0, 0), (0, 1)))[:, None], (heads, length, 2 * length))
-    shifted = rows.reshape(heads, -1)[:, : length * distances].reshape(heads, length, distances)
-    return shifted[..., length - 1 :]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9))
-def _dense(q, k, v, bias, segment_ids, place, num_heads, visibility, rate, row_length):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9, 10))
+def _dense(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale):
     """Computes attention with a hand-written gradient, which keeps the weights before and after dropout.
 
-    The bias is `[H, L, L]`, the same for all pieces, or None.
+    The terms are the same for all pieces.
 
     The exponentials mix the values before they are normalized; the output is normalized instead, because it has fewer
     numbers.
     """
-    return _dense_forward(q, k, v, bias, segment_ids, place, num_heads, visibility, rate, row_length)[0]
+    return _dense_forward(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale)[
+        0
+    ]
 
 
-def _dense_forward(q, k, v, bias, segment_ids, place, num_heads, visibility, rate, row_length):
+def _dense_forward(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale):
     rows, length = segment_ids.shape
     dtype = q.dtype
-    scale = (q.shape[-1] // num_heads) ** -0.5
-    q, k, v = (_split_heads(x, rows, num_heads) for x in (q * jnp.asarray(scale, dtype), k, v))
-    scores = _batched_dot(q, k, 2, 2).reshape(rows, num_heads, length, length)
-    if bias is not None:
-        scores += bias.astype(scores.dtype)
-    visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    distance = np.arange(length) - np.arange(length)[:, None]  # key - query
-    if visibility.causal:
-        visible &= distance <= 0
-    if visibility.window is not None:
-        visible &= np.abs(distance) <= visibility.window
+    q, k, v = (split_heads(x, rows, num_heads) for x in (q * jnp.asarray(scale, dtype), k, v))
+    scores = add_terms(batched_dot(q, k, 2, 2), q, k, terms).reshape(rows, num_heads, length, length)
+    visible = find_visible(segment_ids, segment_ids, 0, visibility)
     scores = jnp.where(visible, scores, jnp.finfo(scores.dtype).min)
     # Every position sees at least itself. So each maximum is a real score, and exp(min - max) is 0.
     # The barriers prevent XLA:CPU from computing the exponentials again for each use.
@@ -220,33 +209,26 @@ def _dense_forward(q, k, v, bias, segment_ids, place, num_heads, visibility, rat
         kept = jnp.where(mask, powers * jnp.asarray(1.0 / (1.0 - rate), dtype), jnp.zeros((), dtype))
         kept = jax.lax.optimization_barrier(kept)
     powers, kept = (x.reshape(rows * num_heads, length, length) for x in (powers, kept))
-    mixed = _merge_heads((_batched_dot(kept, v, 2, 1) * normalizer).astype(dtype), rows)
-    no_bias = None if bias is None else bias[:0]  # its dtype, without keeping it
-    return mixed, (q, k, v, no_bias, powers, kept, normalizer, mixed)
+    mixed = merge_heads((batched_dot(kept, v, 2, 1) * normalizer).astype(dtype), rows)
+    return mixed, (q, k, v, terms, powers, kept, normalizer, mixed)
 
 
-def _dense_backward(num_heads, visibility, rate, row_length, residuals, gradient):
-    q, k, v, no_bias, powers, kept, normalizer, mixed = residuals
+def _dense_backward(num_heads, visibility, rate, row_length, scale, residuals, gradient):
+    q, k, v, terms, powers, kept, normalizer, mixed = residuals
     rows, dtype = q.shape[0] // num_heads, q.dtype
     # Let p = powers * normalizer be the weights, and p' = kept * normalizer the weights after dropout. Then
     # dv = p'^T g, and d(scores) = p' * (g v^T) - p * sum(g * mixed), where the sum is over a head's width.
-    inner = _split_heads((gradient.astype(normalizer.dtype) * mixed), rows, num_heads).sum(
+    inner = split_heads((gradient.astype(normalizer.dtype) * mixed), rows, num_heads).sum(
         axis=-1, keepdims=True
     )
-    scaled = _split_heads(gradient, rows, num_heads) * normalizer
+    scaled = split_heads(gradient, rows, num_heads) * normalizer
     scaled = jax.lax.optimization_barrier(scaled.astype(dtype))
-    scores = kept * _batched_dot(scaled, v, 2, 2) - powers * (inner * normalizer)
+    scores = kept * batched_dot(scaled, v, 2, 2) - powers * (inner * normalizer)
     scores = jax.lax.optimization_barrier(scores.astype(dtype))
-    width = q.shape[-1]
-    dq = _batched_dot(scores, k, 2, 1) * width**-0.5
     # These two products are transposed, [R * H, d, L], because that is twice as fast on CPU.
-    dk, dv = _batched_dot(q, scores, 1, 1), _batched_dot(scaled, kept, 1, 1)
-    dk, dv = dk.swapaxes(1, 2), dv.swapaxes(1, 2)
-    d_bias = None
-    if no_bias is not None:
-        d_bias = sum_columns(scores.reshape(rows, -1)).reshape(num_heads, *scores.shape[1:])
-        d_bias = d_bias.astype(no_bias.dtype)
-    return *(_merge_heads(x.astype(dtype), rows) for x in (dq, dk, dv)), d_bias, None, None
+    dk, dv = (batched_dot(x, y, 1, 1).swapaxes(1, 2) for x, y in ((q, scores), (scaled, kept)))
+    dq, dk, d_terms = differentiate_terms(scores, batched_dot(scores, k, 2, 1), dk, q, k, terms)
+    return *(merge_heads(x.astype(dtype), rows) for x in (dq * scale, dk, dv)), d_terms, None, None
 
 
 _dense.defvjp(_dense_forward, _dense_backward)
@@ -266,26 +248,3 @@ def _draw_weight_mask(
     row, first = (jnp.broadcast_to(x[:, None, None], leading).reshape(-1) for x in (place.row, place.first))
     mask = draw_keep_mask_at(row, index.reshape(-1), first, shape[3], rate, place.seed, place.site)
     return mask.reshape(shape)
-
-
-def _split_heads(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
-    """Reorders `[R * L, H * d]` to `[R * H, L, d]`."""
-    return (
-        x.reshape(rows, -1, num_heads, x.shape[-1] // num_heads)
-        .swapaxes(1, 2)
-        .reshape(rows * num_heads, x.shape[0] // rows, -1)
-    )
-
-
-def _merge_heads(x: jax.Array, rows: int) -> jax.Array:
-    """Reorders `[R * H, L, d]` to `[R * L, H * d]`."""
-    heads = x.reshape(rows, x.shape[0] // rows, *x.shape[1:])
-    return heads.swapaxes(1, 2).reshape(rows * x.shape[1], -1)
-
-
-def _batched_dot(a: jax.Array, b: jax.Array, a_axis: int, b_axis: int) -> jax.Array:
-    """Multiplies over one axis of each, batched over axis 0, accumulated in at least float32."""
-    dimensions = ((a_axis,), (b_axis,)), ((0,), (0,))
-    return jax.lax.dot_general(
-        a, b, dimensions, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32)
-    )

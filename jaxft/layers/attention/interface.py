@@ -10,7 +10,7 @@ from jaxft.layers.dropout import DropoutSeed
 
 
 class Feature(enum.Enum):
-    """What a network may ask of attention beyond segments. The values say what an implementation without it lacks."""
+    """Something that networks ask of attention, beyond segments. The value says what an implementation lacks without."""
 
     CAUSAL = "hides no later positions"
     WINDOW = "has no windows"
@@ -36,7 +36,7 @@ EVERYTHING = Visibility()  # the entire segment
 
 
 class RelativeTerms(NamedTuple):
-    """What the distance of a query and a key adds to their score.
+    """Holds what the distance of a query and a key adds to their score.
 
     The arrays have an entry for each distance in rows of L slots, at key - query + L - 1. Slots of a segment are as far
     from each other as its positions, so packed rows need no other terms.

@@ -39,39 +39,50 @@ def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
     np.testing.assert_array_equal(poisoned[:3], out(q, k, v)[:3])
 
 
-@pytest.mark.parametrize("has_bias", [False, True])
-@pytest.mark.parametrize("causal", [False, True])
-def test_attention_and_its_gradient_are_those_of_the_equation(causal, has_bias):
-    """Compares with the equation written out, dropout mask and bias included, and differentiated by jax."""
+@pytest.mark.parametrize("terms", [[], ["bias"], ["keys", "queries"], ["bias", "queries"]])
+@pytest.mark.parametrize("visibility", [Visibility(), Visibility(causal=True, window=2)])
+def test_attention_and_its_gradient_are_those_of_the_equation(visibility, terms):
+    """Compares with the equation written out, dropout mask and relative terms included, and differentiated by jax."""
     rows, length, heads, width, rate = 2, 7, 2, 8, 0.3
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(0))
     segment_ids = jnp.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]], jnp.int32)
     q, k, v, pull = (jax.random.normal(key, (14, width)) for key in jax.random.split(jax.random.key(2), 4))
-    bias = jax.random.normal(jax.random.key(3), (heads, 2 * length - 1)) if has_bias else None
+    shapes = {"bias": (heads, 13), "keys": (13, width), "queries": (13, width)}
+    keys = jax.random.split(jax.random.key(3), 3)
+    relative = {name: jax.random.normal(key, shapes[name]) for name, key in zip(terms, keys)}
     kept = draw_keep_mask((rows, heads, length, length), rate, seed, 5, rows) / (1 - rate)
+    distance = np.arange(length) - np.arange(length)[:, None]
 
-    def plain(q, k, v, bias):
+    def plain(q, k, v, relative):
         q, k, v = (x.reshape(rows, length, heads, -1) for x in (q, k, v))
-        scores = jnp.einsum("rqhd,rkhd->rhqk", q, k) / np.sqrt(width // heads)
-        if has_bias:
-            scores += bias[:, np.arange(length) - np.arange(length)[:, None] + length - 1]
+        by_pair = {
+            name: relative[name].reshape(13, heads, -1)[distance + length - 1]
+            for name in ("keys", "queries")
+            if name in terms
+        }
+        scores = jnp.einsum("rqhd,rkhd->rhqk", q, k)
+        if "keys" in terms:
+            scores += jnp.einsum("rqhd,qkhd->rhqk", q, by_pair["keys"])
+        if "queries" in terms:
+            scores += jnp.einsum("rkhd,qkhd->rhqk", k, by_pair["queries"])
+        scores /= np.sqrt(width // heads * (1 + len(by_pair)))
+        if "bias" in terms:
+            scores += relative["bias"][:, distance + length - 1]
         seen = segment_ids[:, :, None] == segment_ids[:, None, :]
-        if causal:
-            seen &= jnp.arange(length)[:, None] >= jnp.arange(length)
+        if visibility.causal:
+            seen &= distance <= 0
+        if visibility.window is not None:
+            seen &= abs(distance) <= visibility.window
         weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf))
         return jnp.einsum("rhqk,rkhd->rqhd", weights * kept, v).reshape(rows * length, width)
 
-    def ours(q, k, v, bias):
-        options = {
-            "num_heads": heads,
-            "visibility": Visibility(causal),
-            "rate": rate,
-            "seed": seed,
-            "site": 5,
-        }
-        return dense_attention(q, k, v, segment_ids, relative=RelativeTerms(bias), **options)
+    def ours(q, k, v, relative):
+        options = {"num_heads": heads, "visibility": visibility, "rate": rate, "seed": seed, "site": 5}
+        return dense_attention(q, k, v, segment_ids, relative=RelativeTerms(**relative), **options)
 
-    (expected, back), (actual, our_back) = (jax.vjp(function, q, k, v, bias) for function in (plain, ours))
+    (expected, back), (actual, our_back) = (
+        jax.vjp(function, q, k, v, relative) for function in (plain, ours)
+    )
     np.testing.assert_allclose(actual, expected, atol=1e-5)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), our_back(pull), back(pull))
 
