@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 from jaxft.errors import UserError
 from jaxft.hub.fields import ACTIVATIONS as HF_ACTIVATIONS
 from jaxft.layers.activations import ACTIVATIONS
-from jaxft.layers.attention.interface import Feature
+from jaxft.layers.attention.interface import Feature, Visibility
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,16 @@ class ModelConfig(abc.ABC):
     def attention_features(self) -> frozenset[Feature]:
         """Returns what its layers ask of attention, without dropout, which `attention_dropout` says."""
         return frozenset()
+
+    @property
+    def visibilities(self) -> tuple[Visibility, ...]:
+        """Returns which positions each layer sees."""
+        return (Visibility(Feature.CAUSAL in self.attention_features),) * self.num_layers
+
+    @property
+    def relative_products(self) -> int:
+        """Returns the number of products with positions that the scores of each layer add."""
+        return 0
 
     @classmethod
     @abc.abstractmethod

@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
+from jaxft.adapters.plan import AdapterPlan, is_adapter
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import list_names
@@ -18,6 +19,7 @@ from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import has_tensors, load_weights
 from jaxft.layers import parameter_paths
+from jaxft.layers.attention.flops import count_products
 from jaxft.layers.attention.over_mesh import Blocks
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.masked_token import WORD_PARAMETERS
@@ -48,6 +50,7 @@ class Network:
       roles: the role of every parameter by path.
       new_parameters: makes new parameters by path from a uint32 seed.
       prunes_outputs: whether the last layer can compute only the positions that the loss reads.
+      adapters: the adapters of the model; None if it has none.
     """
 
     task: Task
@@ -60,6 +63,7 @@ class Network:
     roles: dict[str, Role]
     new_parameters: Callable[[jax.Array], dict[str, jax.Array]]
     prunes_outputs: bool
+    adapters: AdapterPlan | None = None
 
     @functools.cached_property
     def parameter_count(self) -> int:
@@ -80,8 +84,9 @@ class Network:
         """Returns the model FLOPs per token, forward and backward, without recomputation.
 
         Each weight of a matrix product, including the tied embedding of the output layer, costs six FLOPs. Attention
-        scores and their weighted sum cost 12 * layers * length * width. Source: Chowdhery et al. 2022 (PaLM), appendix
-        B. With R-Drop there are two passes.
+        costs as many for each number of the vectors that it multiplies a query with; see `count_products`. Of a layer
+        that sees entire rows, these are the row's keys and values, which makes 12 * length * width. Source: Chowdhery
+        et al. 2022 (PaLM), appendix B. With R-Drop there are two passes.
 
         Args:
           length: the number of slots in a row.
@@ -99,29 +104,52 @@ class Network:
             scored_share = min(output_share, self.task.batch_spec.labelled_share)
             dense += 6 * scored_share * (scores or vocabulary.size)
         stacks = {name: leaf for name, leaf in kernels.items() if leaf.ndim == 3}
-        before_attention = [leaf for name, leaf in stacks.items() if self.roles[name].reads_all_positions]
         after_attention = [leaf for name, leaf in stacks.items() if not self.roles[name].reads_all_positions]
         dense -= 6 * (1 - output_share) * sum(leaf.size // leaf.shape[0] for leaf in after_attention)
-        layers, _, width = max((leaf.shape for leaf in before_attention), default=(0, 0, 0))
-        return self.task.backbone_passes * (dense + 12 * layers * length * width)
+        attention = 0
+        if stacks:
+            model_config = self.model_config
+            products = (
+                count_products(self.runtime.attention, length, visibility, model_config.relative_products)
+                for visibility in model_config.visibilities
+            )
+            attention = 6 * model_config.hidden_size * sum(products)
+        return self.task.backbone_passes * (dense + attention)
 
 
-def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: Mesh) -> Network:
+def make_network(
+    task: Task,
+    model_config: ModelConfig,
+    runtime: Runtime,
+    mesh: Mesh,
+    plan_adapters: Callable[[nnx.Module], AdapterPlan] | None = None,
+) -> Network:
     """Describes the task's model on `mesh`. Computes nothing.
 
     Args:
       task: builds the model.
       model_config, runtime: the backbone's shape and how it computes, from `resolve_model`.
       mesh: the devices.
+      plan_adapters: returns the adapters of the model, which it gets in the abstract; None for none.
     """
     runtime = dataclasses.replace(runtime, mesh=mesh)
 
+    def make_model(model_runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
+        model = task.build_model(model_config, model_runtime, rngs)
+        if adapters is not None:
+            adapters.attach(model, rngs)
+        return model
+
     def new_parameters(seed: jax.Array) -> dict[str, jax.Array]:
-        model = task.build_model(model_config, runtime, nnx.Rngs(params=jax.random.key(seed)))
+        model = make_model(runtime, nnx.Rngs(params=jax.random.key(seed)))
         return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
     def build(model_runtime: Runtime) -> nnx.Module:
-        return nnx.eval_shape(lambda: task.build_model(model_config, model_runtime, nnx.Rngs(params=0)))
+        return nnx.eval_shape(lambda: make_model(model_runtime, nnx.Rngs(params=0)))
+
+    adapters = None
+    if plan_adapters is not None:
+        adapters = plan_adapters(build(runtime))
 
     @functools.cache
     def graphdef(blocks: Blocks | None) -> Structure:
@@ -140,6 +168,7 @@ def make_network(task: Task, model_config: ModelConfig, runtime: Runtime, mesh: 
         roles=roles,
         new_parameters=new_parameters,
         prunes_outputs=runtime.unroll,  # to separate the last of scanned layers, all would be copied
+        adapters=adapters,
     )
 
 
@@ -180,7 +209,27 @@ def initial_parameters(
     )
     seed = np.uint32(config.seed)
     new = compile_once(make_new.lower(seed), net.mesh)(seed)
-    return {name: (new if name in new else loaded)[name] for name in net.abstract}, line
+    parameters = {name: (new if name in new else loaded)[name] for name in net.abstract}
+    if net.adapters is not None:
+        parameters |= _initialize_adapters(net, net.adapters, parameters)
+    return parameters, line
+
+
+def _initialize_adapters(
+    net: Network, plan: AdapterPlan, parameters: dict[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Returns the first parameters of adapters, some of which follow from the kernels next to them."""
+    names = [name for name in parameters if is_adapter(name)]
+
+    def initialize(parameters: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        model = nnx.merge(net.graphdef, parameter_paths.unflatten(parameters))
+        plan.initialize(model)
+        changed = parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
+        return {name: changed[name] for name in names}
+
+    shardings = {name: net.abstract[name].sharding for name in names}
+    jitted = jax.jit(initialize, out_shardings=shardings, keep_unused=True)
+    return compile_once(jitted.lower(parameters), net.mesh)(parameters)
 
 
 def _load_pretrained(
@@ -212,6 +261,7 @@ def _load_pretrained(
     head_order = net.task.head_order(checkpoint.hf_config)
     keeps_head = head_order is not None or (net.task.predicts_tokens and has_tensors(table, tensors, "head/"))
     new: tuple[str, ...] = () if keeps_head else ("head/",)
+    new += tuple(name for name in abstract if is_adapter(name))
     if not any("pooler." in name for name in tensors):  # checkpoints of some tasks have none
         new += ("backbone/pooler/",)
     loaded, report = load_weights(
