@@ -123,8 +123,8 @@ def with_shardings(
 ) -> Any:
     """Returns abstract parameters, or an abstract train state, with shardings.
 
-    A leaf under a parameter's path is split like the parameter, if it has the shape of the parameter or, in a tuple, of
-    one of its layers. Every device holds each other leaf in full, such as a moment that is kept as sums over rows.
+    A leaf under a parameter's path is split like the parameter, if it has the shape of the parameter. Every device holds
+    each other leaf in full, such as a moment that is kept as sums over rows.
 
     Args:
         abstract: the parameters, or the state.
@@ -136,11 +136,8 @@ def with_shardings(
     def place_leaf(path: tuple[Any, ...], leaf: Any) -> jax.ShapeDtypeStruct:
         names = [entry.key for entry in path if isinstance(entry, jax.tree_util.DictKey)]
         spec = PartitionSpec()
-        if names:
-            shape = (parameters or abstract)[names[-1]].shape
-            is_layer = isinstance(path[-1], jax.tree_util.SequenceKey)
-            if leaf.shape == (shape[1:] if is_layer else shape):
-                spec = parameter_spec(axes[names[-1]], leaf.shape, mesh)
+        if names and leaf.shape == (parameters or abstract)[names[-1]].shape:
+            spec = parameter_spec(axes[names[-1]], leaf.shape, mesh)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec))
 
     return jax.tree_util.tree_map_with_path(place_leaf, abstract)

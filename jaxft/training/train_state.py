@@ -66,7 +66,10 @@ class StateForm:
 
 
 def choose_form(runtime: Runtime, mesh: Mesh) -> StateForm:
-    """Returns the form that is quicker on these devices."""
+    """Returns the form that is quicker on these devices.
+
+    Layers are separate on a single device only, because `parallel.mesh.with_shardings` splits only stacks.
+    """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return StateForm(unstacks_layers=runtime.unroll and mesh.size == 1 and on_cpu)
 

@@ -55,7 +55,6 @@ def test_axes_split_the_dimensions_that_they_divide():
 
 
 def test_a_state_is_split_like_its_parameters_and_sums_over_them_are_held_in_full():
-    """A sum over the rows of a table has the shape of one of its rows, but is no layer of a stack."""
     mesh = jax.sharding.AbstractMesh((1, 2, 2), AXES)
     stack, table = "backbone/layers/up/kernel", "backbone/embeddings/word/embedding"
     shapes = {stack: (6, 8, 8), table: (100, 8)}
@@ -66,7 +65,6 @@ def test_a_state_is_split_like_its_parameters_and_sums_over_them_are_held_in_ful
 
     state = (
         abstract(shapes),
-        {stack: tuple(abstract({"0": (8, 8), "1": (8, 8)}).values())},
         abstract({stack: (6, 8), table: (8,)}),
         jax.ShapeDtypeStruct((), np.int32),
     )
@@ -75,7 +73,6 @@ def test_a_state_is_split_like_its_parameters_and_sums_over_them_are_held_in_ful
     )
     assert specs == (
         {stack: (None, "fsdp", "tensor"), table: ("tensor", "fsdp")},
-        {stack: (("fsdp", "tensor"), ("fsdp", "tensor"))},
         {stack: (), table: ()},
         (),
     )

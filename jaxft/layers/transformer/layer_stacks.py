@@ -111,6 +111,19 @@ def stack(parameters: Mapping[str, jax.Array | tuple[jax.Array, ...]]) -> dict[s
     }
 
 
+def find_layer_axes(tree: Any) -> Any:
+    """Returns the axis of the layers in each leaf of `tree`: 0 in stacks, None in other leaves.
+
+    Args:
+      tree: parameters by path, stacked or not, or a state that holds such dicts.
+    """
+
+    def layer_axis(path, _):
+        return 0 if isinstance(path[-1], jax.tree_util.DictKey) and is_stack(path[-1].key) else None
+
+    return jax.tree_util.tree_map_with_path(layer_axis, tree)
+
+
 def scale_layers(value: Any, factor: float | np.ndarray) -> Any:
     """Multiplies a stack of layers, or a tuple with an array for each, by a number or by one for each layer [n]."""
     if not isinstance(factor, np.ndarray):

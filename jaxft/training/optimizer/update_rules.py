@@ -13,7 +13,7 @@ from optax import contrib
 
 from jaxft.config.optim import Optim
 from jaxft.layers.parameters import Kind, Role
-from jaxft.layers.transformer.layer_stacks import is_stack
+from jaxft.layers.transformer.layer_stacks import find_layer_axes
 
 # What updates of Adam have as root mean square on average. Muon's are made as large, so that one learning rate and one
 # decay suit both. Source: Liu et al. 2025 (Moonlight), section 2.2.
@@ -89,27 +89,20 @@ def update_only(names: Iterable[str], inner: optax.GradientTransformation) -> op
 def update_layers_alone(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """Applies `inner`, which may read entire arrays, such as their norms, to each layer of a stack alone.
 
-    Layers that are tuples of arrays are alone already. `inner` must treat parameters independently of each other.
+    `inner` must treat parameters independently of each other.
     """
 
-    def axes(tree: Any) -> Any:
-        """Returns the axis of the layers of each leaf in parameters or in a state: 0 in stacks, None elsewhere."""
-
-        def axis(path, _):
-            return 0 if isinstance(path[-1], jax.tree_util.DictKey) and is_stack(path[-1].key) else None
-
-        return jax.tree_util.tree_map_with_path(axis, tree)
-
     def init(parameters):
-        if not jax.tree.leaves(axes(parameters)):
+        axes = find_layer_axes(parameters)
+        if not jax.tree.leaves(axes):
             return inner.init(parameters)
-        state = jax.eval_shape(inner.init, parameters)
-        return jax.vmap(inner.init, in_axes=(axes(parameters),), out_axes=axes(state))(parameters)
+        state_axes = find_layer_axes(jax.eval_shape(inner.init, parameters))
+        return jax.vmap(inner.init, in_axes=(axes,), out_axes=state_axes)(parameters)
 
     def update(updates, state, parameters):
-        if not jax.tree.leaves(axes(parameters)):
+        arguments = tuple(map(find_layer_axes, (updates, state, parameters)))
+        if not jax.tree.leaves(arguments):
             return inner.update(updates, state, parameters)
-        arguments = axes(updates), axes(state), axes(parameters)
         return jax.vmap(inner.update, in_axes=arguments, out_axes=arguments[:2])(updates, state, parameters)
 
     return optax.GradientTransformation(init, update)
