@@ -123,8 +123,8 @@ def with_shardings(
 ) -> Any:
     """Returns abstract parameters, or an abstract train state, with shardings.
 
-    A leaf under a parameter's path is split like the parameter, if it has the shape of the parameter. Every device holds
-    each other leaf in full, such as a moment that is kept as sums over rows.
+    A leaf under a parameter's path is split like the parameter if it has the parameter's shape. Every device holds each
+    other leaf in full, such as a moment that is kept as sums over rows.
 
     Args:
         abstract: the parameters, or the state.
