@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, ClassVar
 
+from jaxft.config.adapter import Adapter
 from jaxft.config.optim import Optim
 from jaxft.config.settings import (
     MAX_COUNT,
@@ -314,6 +315,7 @@ class Settings:
     batch: Batch = Batch()
     train: Train = Train()
     optim: Optim = Optim()
+    adapter: Adapter = Adapter()
     loss: Loss = Loss()
     eval: Eval = Eval()
     checkpoint: Checkpoint = Checkpoint()
@@ -343,6 +345,12 @@ class Settings:
                 f"config.batch.accumulate={self.batch.accumulate}: rows are cut into equal microbatches"
             )
         self.optim.check()
+        self.adapter.check()
+        if self.adapter.is_used and self.model.checkpoint.startswith(NEW):
+            raise UserError(
+                f"config.adapter.method={self.adapter.method!r}: adapters change a pretrained model, and "
+                f"config.model.checkpoint={self.model.checkpoint!r} is a new one; give a checkpoint"
+            )
         if self.data.shards > 1:
             self.check_shards()
 

@@ -1,7 +1,10 @@
 """Applies dropout whose masks are hashed from counters, so that they are the same on any mesh."""
 
+import contextlib
+import contextvars
 import functools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,6 +16,8 @@ from jaxft.layers.output_positions import OutputPositions
 SITES_PER_LAYER = 3
 # The site before a task's head. No backbone has enough layers to reach it.
 HEAD_SITE = 1 << 16
+# The first of sites of a backbone besides those of its layers.
+SHARED_SITES = 1 << 15
 
 
 class DropoutSeed(NamedTuple):
@@ -56,6 +61,60 @@ def apply_dropout(
     if seed is None or rate == 0.0:
         return x
     return _dropout(x, seed, jnp.asarray(site), output_positions, rate, x.shape[0] if rows is None else rows)
+
+
+class LayerDropout(NamedTuple):
+    """What is the same for all dropout of a layer of a backbone.
+
+    Attributes:
+      seed: the seed.
+      site: the first site of the layer.
+      rows: the number of rows, R.
+      output_positions: the positions that the layer returns; None for all.
+    """
+
+    seed: DropoutSeed
+    site: int | jax.Array
+    rows: int
+    output_positions: OutputPositions | None
+
+
+_layer_dropout: contextvars.ContextVar[LayerDropout | None] = contextvars.ContextVar(
+    "layer_dropout", default=None
+)
+
+
+@contextlib.contextmanager
+def layer_dropout(
+    seed: DropoutSeed | None, site: int | jax.Array, rows: int, output_positions: OutputPositions | None
+) -> Iterator[None]:
+    """Says, while a layer is traced, how `drop_adapter_input` makes its masks; see `LayerDropout`.
+
+    Adapters get it this way because the networks that call the linear layers do not know that these have adapters.
+    """
+    token = _layer_dropout.set(None if seed is None else LayerDropout(seed, site, rows, output_positions))
+    try:
+        yield
+    finally:
+        _layer_dropout.reset(token)
+
+
+def drop_adapter_input(x: jax.Array, rate: float, number: int) -> jax.Array:
+    """Applies dropout to what an adapter of a layer reads, `[R * L, D]`, or `[N, D]` at the layer's output positions.
+
+    Args:
+      x: the vectors.
+      rate: in [0, 1).
+      number: uint32, tells the adapter from others of the layer.
+    """
+    layer = _layer_dropout.get()
+    if layer is None or rate == 0.0:
+        return x
+    positions = layer.output_positions
+    if positions is not None and len(x) != len(positions.row):  # before the layer leaves the others out
+        positions = None
+    seed = layer.seed._replace(seed=layer.seed.seed ^ jnp.uint32(number))
+    return apply_dropout(x, rate, seed, layer.site, rows=layer.rows, output_positions=positions)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

@@ -1,4 +1,7 @@
-"""Applies linear layers, whose bias has a hand-written gradient."""
+"""Applies linear layers, whose bias has a hand-written gradient, and which may have an adapter."""
+
+from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +12,26 @@ from jaxft.layers.precision import widen
 from jaxft.parallel.sharded_matmul import ActivationLayout, sharded_matmul
 
 
+class Adapter(Protocol):
+    """Changes what a linear layer computes, by parameters of its own. It is a module of flax."""
+
+    def adapt_input(self, x: jax.Array) -> jax.Array:
+        """Returns what the layer reads in place of x, `[..., in]`; x itself if the adapter leaves it as it is."""
+
+    def finish(self, x: jax.Array, product: jax.Array, linear: "Linear") -> jax.Array:
+        """Returns the layer's output, `[..., out]`.
+
+        Args:
+          x: `[..., in]`, which the layer has read.
+          product: `[..., out]`, the product of x and the layer's kernel.
+          linear: the layer.
+        """
+
+
 class Linear(nnx.Module):
     """A linear layer, `x @ kernel + bias`, computed in x's dtype: `[..., in] -> [..., out]`.
 
-    Parameters are float32; the kernel is `[in, out]`.
+    Parameters are float32; the kernel is `[in, out]`. `adapter` is None unless `jaxft.adapters` has given it one.
 
     Args:
       in_features, out_features: the widths of input and output.
@@ -23,6 +42,8 @@ class Linear(nnx.Module):
         `sharded_matmul`.
       reads_all_positions: as in `Role`.
     """
+
+    adapter: Adapter | None = None
 
     def __init__(
         self,
@@ -50,6 +71,10 @@ class Linear(nnx.Module):
         """Applies the layer, `[..., in] -> [..., out]`."""
         return apply_linears(x, self)[0]
 
+    def add_bias(self, product: jax.Array) -> jax.Array:
+        """Returns a product of the kernel, `[..., out]`, plus the bias if there is one."""
+        return add_bias(product, self.bias[...]) if self.use_bias else product
+
 
 def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
     """Applies several linear layers to the same x, so that devices exchange its gradient only once.
@@ -63,16 +88,25 @@ def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
     Returns:
       `[..., out]` in x's dtype for each layer.
     """
+    inputs = [x if linear.adapter is None else linear.adapter.adapt_input(x) for linear in linears]
+    if all(layer_input is x for layer_input in inputs):
+        return _apply(x, linears)
+    return [_apply(layer_input, [linear])[0] for layer_input, linear in zip(inputs, linears, strict=True)]
+
+
+def _apply(x: jax.Array, linears: Sequence[Linear]) -> list[jax.Array]:
+    """Applies linear layers to what they read, `[..., in]`; see `apply_linears`."""
     first = linears[0]
     kernels = [linear.kernel[...].astype(x.dtype) for linear in linears]
     products = sharded_matmul(x, kernels, first.layout, first.fsdp_dimension)
-    if not first.use_bias:
-        return products
-    return [_add_bias(product, linear.bias[...]) for product, linear in zip(products, linears, strict=True)]
+    return [
+        linear.add_bias(product) if linear.adapter is None else linear.adapter.finish(x, product, linear)
+        for product, linear in zip(products, linears, strict=True)
+    ]
 
 
 @jax.custom_vjp
-def _add_bias(x, bias):
+def add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
     """Adds a float32 bias `[D]` to x `[..., D]` in x's dtype. The gradient of the bias is summed in float32.
 
     jax's own gradient would sum bfloat16 gradients in bfloat16, row by row.
@@ -80,8 +114,8 @@ def _add_bias(x, bias):
     return x + bias.astype(x.dtype)
 
 
-_add_bias.defvjp(
-    lambda x, bias: (_add_bias(x, bias), None),
+add_bias.defvjp(
+    lambda x, bias: (add_bias(x, bias), None),
     lambda _, gradient: (gradient, sum_columns(gradient.reshape(-1, gradient.shape[-1]))),
 )
 

@@ -15,6 +15,9 @@ class Kind(enum.Enum):
     VOCABULARY = "vocabulary"  # the embedding that has a row for each token, and may also be the output layer
     NORM = "norm"  # a scale or bias of a normalization
     BIAS = "bias"  # any other values that are added
+    ADAPTER = "adapter"  # a matrix `[in, r]` or `[r, out]` of an adapter
+    FACTOR = "factor"  # the values by which an adapter multiplies features
+    CONSTANT = "constant"  # values of an adapter that are never trained
 
 
 # How FSDP and tensor parallelism split a kernel `[in, out]`, by axes of the mesh. The tensor axis splits what comes out
@@ -43,7 +46,7 @@ class Role:
     @property
     def is_matrix(self) -> bool:
         """Returns whether the parameter is a matrix: it decays, and its gradients may have a smaller dtype."""
-        return self.kind in (Kind.KERNEL, Kind.EMBEDDING, Kind.VOCABULARY)
+        return self.kind in (Kind.KERNEL, Kind.EMBEDDING, Kind.VOCABULARY, Kind.ADAPTER)
 
 
 def make_parameter(value: jax.Array, role: Role) -> nnx.Param[jax.Array]:

@@ -39,11 +39,21 @@ class NewModel:
       fields: the keys of config.json that a user may set.
       make_config: returns the config.json for values of these keys, the length of rows, and the size of the vocabulary.
       has_tokenizer: whether a tokenizer can be trained for the model. If not, the model can be planned but not trained.
+      name: its name in addresses; None for the family's model_type.
     """
 
     fields: Sequence[str]
     make_config: Callable[[Mapping[str, object], int, int], dict[str, object]]
     has_tokenizer: bool
+    name: str | None = None
+
+
+# The linear layers that usually get adapters, in a stack of layers: PEFT's choice for BERT, by our names of modules.
+ADAPTER_TARGETS = {
+    "lora": ("attention/query", "attention/value"),
+    "ia3": ("attention/key", "attention/value", "attention/output", "mlp/down"),
+    "ia3_inputs": ("attention/output", "mlp/down"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +71,8 @@ class Family:
       has_pooler: whether the network takes `pooler=True`, for a layer over the first state.
       new_model: how new models are made; None if all start from a checkpoint.
       make_decoder: makes the decoder of a shape; None if the family does not generate text.
+      adapter_targets: the linear layers that get adapters if a run names none, by kind: "lora", "ia3", and of these
+        those whose inputs are scaled ("ia3_inputs").
     """
 
     display_name: str
@@ -73,6 +85,7 @@ class Family:
     has_pooler: bool
     new_model: NewModel | None = None
     make_decoder: Callable[[ModelConfig], AnyDecoder] | None = None
+    adapter_targets: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=lambda: ADAPTER_TARGETS)
 
     def table_with_head(self, kind: HeadKind) -> WeightTable:
         """Returns the table of the network with a head."""

@@ -1,6 +1,7 @@
 """Prepares a run: from its settings to data, task, batches, network and train step. Makes no weights yet."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxft.adapters.plan import plan_adapters
 from jaxft.config.durations import EpochScale, duration_steps, total_steps
 from jaxft.config.sections import RUN, Settings
 from jaxft.data.batching.batch import Batches, BatchSpec, Shape
@@ -26,7 +28,7 @@ from jaxft.models.pretrained_model import (
     resolve_head_dropout,
     resolve_model,
 )
-from jaxft.models.registry import list_families
+from jaxft.models.registry import family_of, list_families
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_unsharded, local_rows
 from jaxft.tasks.base import AnyEvaluator, AnySplit, Log, Task
@@ -260,7 +262,12 @@ def prepare_network(
     model_config, runtime = resolve_model(config, hf_config, mesh.devices.flat[0].platform)
     if dtype is not None:
         runtime = dataclasses.replace(runtime, dtype=jnp.dtype(dtype))
-    return make_network(task, model_config, runtime, mesh)
+    plan = None
+    if config.adapter.is_used:
+        family = family_of(hf_config)
+        table = family.table_with_head(head_kind(config.task))
+        plan = functools.partial(plan_adapters, config.adapter, family.adapter_targets, table)
+    return make_network(task, model_config, runtime, mesh, plan)
 
 
 def make_eval_loader(

@@ -16,4 +16,10 @@ FAMILY = Family(
     has_pooler=False,
     new_model=NewModel(config.NEW_MODEL_FIELDS, config.make_new_config, has_tokenizer=True),
     make_decoder=GPT2Decoder,  # type: ignore[arg-type]  # of this family's shapes only
+    # Query, key and value are one weight of checkpoints, and get one adapter.
+    adapter_targets={
+        "lora": ("attn.c_attn",),
+        "ia3": ("attn.c_attn", "mlp/down"),
+        "ia3_inputs": ("mlp/down",),
+    },
 )

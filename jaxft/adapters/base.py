@@ -1,0 +1,102 @@
+"""Defines what is adapted, and the contract of a method of adapters, which `registry.py` lists.
+
+A method gives each adapted linear layer a module, its `adapter` (`layers.linear.Adapter`). The parameters of a stack's
+adapters are stacks too, `[layers, ...]`, so that a loop over layers takes them apart as it does the kernels. Layers
+without an adapter have one of rank 0: its values are 0, and so are their gradients.
+"""
+
+import dataclasses
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxft.config.adapter import Adapter as AdapterSettings
+from jaxft.layers.linear import Linear
+from jaxft.layers.parameters import Kind, Role, make_parameter
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A weight of a checkpoint that gets an adapter, in all layers of a stack.
+
+    Attributes:
+      tensor: its name in the weight table, such as "bert.encoder.layer.{layer}.attention.self.query.weight".
+      linears: the paths of the linear layers whose kernels it holds: several if these are chunks of it.
+      is_stacked: whether the linear layers are a stack.
+      ranks: the rank of the adapter in each layer of the stack, 0 for none; a single rank if there is no stack.
+      alphas: the `alpha` in each layer.
+      reads_input: whether it is one of the `feedforward_modules`.
+    """
+
+    tensor: str
+    linears: tuple[str, ...]
+    is_stacked: bool
+    ranks: tuple[int, ...]
+    alphas: tuple[float, ...]
+    reads_input: bool = False
+
+    @property
+    def modules(self) -> list[str]:
+        """Returns the name of transformers' module in each layer."""
+        module = self.tensor.removesuffix(".weight")
+        return [module.replace("{layer}", str(layer)) for layer in range(len(self.ranks))]
+
+    @property
+    def number(self) -> int:
+        """Returns a uint32 that tells the target from others."""
+        return zlib.crc32(self.tensor.encode())
+
+    def stack(self, values: Sequence[float]) -> jax.Array:
+        """Returns values for each layer as an array, float32 `[layers]`, or a scalar if there is no stack."""
+        return jnp.asarray(values if self.is_stacked else values[0], jnp.float32)
+
+    def make_mask(self) -> jax.Array:
+        """Returns which of the columns of a matrix `[..., r]` are in use: float32 `[layers, 1, r]`, or `[1, r]`."""
+        used = np.arange(max(self.ranks)) < np.asarray(self.ranks)[:, None]
+        mask = used[:, None, :].astype(np.float32)
+        return jnp.asarray(mask if self.is_stacked else mask[0])
+
+    def shape(self, *shape: int) -> tuple[int, ...]:
+        """Returns the shape of a parameter of the adapters, for that of one layer."""
+        return (len(self.ranks), *shape) if self.is_stacked else shape
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A method of adapters.
+
+    Attributes:
+      make: returns the adapters of a target's linear layers, in order. Its last argument makes random numbers. None if
+        the method adds none.
+      list_targets: returns the usual target modules, for the settings and the presets of the model's family; see
+        `models.family.Family`.
+      trains_biases: whether all biases of the backbone are trained.
+      initialize: sets what follows from the kernels of a target's linear layers, once these are loaded; None if nothing
+        does.
+      can_merge: whether a linear layer alone can compute what it computes with its adapter.
+    """
+
+    make: Callable[[Sequence[Linear], Target, AdapterSettings, nnx.Rngs], Sequence[nnx.Module]] | None = None
+    list_targets: Callable[[AdapterSettings, Mapping[str, Sequence[str]]], Sequence[str]] = lambda *_: ()
+    trains_biases: bool = False
+    initialize: Callable[[Sequence[Linear], Target, AdapterSettings], None] | None = None
+    can_merge: bool = True
+
+
+def make_constant(value: jax.Array, axes: tuple[str | None, ...] = ()) -> nnx.Param[jax.Array]:
+    """Returns a parameter that is never trained."""
+    return make_parameter(value, Role(Kind.CONSTANT, axes))
+
+
+def tensor_axes(linear: Linear) -> tuple[str | None, str | None]:
+    """Returns "tensor" for each dimension of a layer's kernel that this axis of the mesh splits, and None otherwise.
+
+    The matrices of adapters are small, so that FSDP does not split them.
+    """
+    fsdp_dimension_axes = linear.kernel.get_metadata()["role"].axes
+    rows, columns = (axis if axis == "tensor" else None for axis in fsdp_dimension_axes)
+    return rows, columns

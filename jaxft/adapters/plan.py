@@ -1,0 +1,156 @@
+"""Adds adapters to a model, says what is trained with them, and merges them into its linear layers."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+from flax import nnx
+
+from jaxft.adapters.base import Method, Target
+from jaxft.adapters.registry import METHODS
+from jaxft.adapters.targets import end_pattern, find_targets
+from jaxft.config.adapter import Adapter as AdapterSettings
+from jaxft.errors import UserError
+from jaxft.hub.weights import WeightTable
+from jaxft.layers import parameter_paths
+from jaxft.layers.linear import Linear
+from jaxft.layers.parameters import Kind, Role
+
+ADAPTER = "/adapter/"  # in the paths of the parameters of adapters, and of no others
+
+
+@dataclasses.dataclass(frozen=True)
+class AdapterPlan:
+    """What a run adds to its model and trains of it.
+
+    Attributes:
+      settings: the settings of adapters.
+      targets: what gets adapters.
+      saved: the paths of the backbone's parameters that are trained because `modules_to_save` names them.
+    """
+
+    settings: AdapterSettings
+    targets: tuple[Target, ...]
+    saved: frozenset[str]
+
+    @property
+    def method(self) -> Method:
+        """Returns the method of adapters."""
+        return METHODS[self.settings.method]
+
+    def attach(self, model: nnx.Module, rngs: nnx.Rngs) -> None:
+        """Gives the targets' linear layers their adapters, with new parameters."""
+        linears = find_linears(model)
+        for target in self.targets:
+            assert self.method.make is not None  # methods without adapters have no targets
+            layers = [linears[path] for path in target.linears]
+            adapters = self.method.make(layers, target, self.settings, rngs)
+            for linear, adapter in zip(layers, adapters, strict=True):
+                linear.adapter = adapter  # type: ignore[assignment]  # it is an `Adapter`
+
+    def initialize(self, model: nnx.Module) -> None:
+        """Sets the parameters of adapters that follow from the kernels, which must be loaded."""
+        if self.method.initialize is None:
+            return
+        linears = find_linears(model)
+        for target in self.targets:
+            self.method.initialize([linears[path] for path in target.linears], target, self.settings)
+
+    def trains(self, name: str, role: Role) -> bool:
+        """Returns whether the parameter at path `name` is trained."""
+        if role.kind is Kind.CONSTANT:
+            return False
+        if is_adapter(name) or not name.startswith("backbone/") or name in self.saved:
+            return True
+        if not name.endswith("/bias"):
+            return False
+        is_of_target = any(name == f"{path}/bias" for target in self.targets for path in target.linears)
+        return (
+            self.method.trains_biases
+            or self.settings.bias == "all"
+            or (self.settings.bias == "lora_only" and is_of_target)
+        )
+
+
+def plan_adapters(
+    settings: AdapterSettings,
+    presets: Mapping[str, Sequence[str]],
+    table: WeightTable,
+    model: nnx.Module,
+) -> AdapterPlan:
+    """Returns what a run adds to `model`, which may be abstract, and trains of it.
+
+    Args:
+      settings: the settings of adapters, with a method.
+      presets: the usual target modules of the model's family; see `models.family.Family`.
+      table: maps the model's parameters to tensors.
+      model: the model without adapters.
+
+    Raises:
+      UserError: the settings do not fit the model.
+    """
+    kernels = {path: linear.kernel.shape for path, linear in find_linears(model).items()}
+    return AdapterPlan(
+        settings,
+        find_targets(settings, presets, table, kernels),
+        _find_saved(settings.modules_to_save, table, model),
+    )
+
+
+def find_linears(model: nnx.Module) -> dict[str, Linear]:
+    """Returns the linear layers of a model's backbone by path, such as "backbone/layers/attention/query"."""
+    nodes = ((path, node) for path, node in nnx.iter_graph(model) if isinstance(node, Linear))
+    return {"/".join(map(str, path)): node for path, node in nodes if path[:1] == ("backbone",)}
+
+
+def is_adapter(name: str) -> bool:
+    """Returns whether the parameter at path `name` is one of an adapter."""
+    return ADAPTER in name
+
+
+def merge_adapters(model: nnx.Module) -> None:
+    """Merges the adapters of a model into its linear layers, in float32, and removes them.
+
+    Raises:
+      UserError: a linear layer cannot compute what its adapter adds.
+    """
+    for linear in find_linears(model).values():
+        if linear.adapter is None:
+            continue
+        if not hasattr(linear.adapter, "merge"):
+            raise UserError(
+                f"adapters of the kind {type(linear.adapter).__name__} cannot be merged into the weights of a model, "
+                "which has no place for what they compute; keep the run, and use it by predict or evaluate"
+            )
+        kernel, bias = linear.adapter.merge(linear.kernel[...], linear.bias[...] if linear.use_bias else None)
+        linear.kernel[...] = kernel
+        if bias is not None:
+            linear.bias[...] = bias
+        del linear.adapter
+
+
+def merge_parameters(
+    graphdef: nnx.GraphDef[nnx.Module], parameters: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Returns the parameters by path of a model without adapters that computes the same; see `merge_adapters`."""
+    model = nnx.merge(graphdef, parameter_paths.unflatten(parameters))
+    merge_adapters(model)
+    return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
+
+
+def _find_saved(names: Sequence[str], table: WeightTable, model: nnx.Module) -> frozenset[str]:
+    """Returns the paths of the backbone's parameters in the modules with these names, which may be patterns.
+
+    A module has the name of transformers, for any layer of a stack, or ours.
+    """
+    tensors = {rule.parameter: rule.tensor for rule in table.rules}
+    paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model))]
+    folders: dict[str, set[str]] = {}
+    for path in paths:
+        for name, separator in ((path, "/"), (tensors.get(path, ""), ".")):
+            pieces = name.split(separator)
+            for end in range(1, len(pieces)):
+                folders.setdefault(separator.join(pieces[:end]), set()).add(path)
+    rules = [(end_pattern(name), True) for name in names]
+    matched = parameter_paths.match_first(rules, folders, what="config.adapter.modules_to_save")
+    return frozenset(path for folder in matched for path in folders[folder])

@@ -1,0 +1,143 @@
+"""Declares the settings of adapters, which PEFT calls by the same names, and which of them each method reads."""
+
+import dataclasses
+from typing import Any
+
+from jaxft.config.settings import Check, at_least, below_one, positive, setting, texts
+from jaxft.errors import UserError
+
+NO_ADAPTER = "none"
+ALL_LINEAR = "all-linear"  # among `target_modules`: every linear layer of the backbone
+_TARGETS = ("target_modules", "layers_to_transform")
+_PRODUCT = (*_TARGETS, "r", "alpha", "dropout", "bias")  # of two matrices of low rank
+
+# The settings that each method reads, besides those that all of them read.
+METHODS: dict[str, tuple[str, ...]] = {
+    "lora": (
+        *_PRODUCT,
+        *(
+            "rank_pattern",
+            "alpha_pattern",
+            "init_lora_weights",
+            "use_rslora",
+            "use_dora",
+            "loraplus_lr_ratio",
+        ),
+    ),
+    "bitfit": (),
+    "ia3": (*_TARGETS, "feedforward_modules"),
+    "bottleneck": (*_TARGETS, "r", "dropout", "placement", "activation"),
+}
+_EVERY_METHOD = ("method", "modules_to_save")
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapter:
+    """What is trained in place of all weights: few parameters that are added to a frozen model, and the heads."""
+
+    method: str = setting(
+        NO_ADAPTER,
+        "adapters to train; `none` trains all weights. Heads are always trained",
+        choices=(NO_ADAPTER, *METHODS),
+        hf="peft_type",
+    )
+    target_modules: tuple[Any, ...] = setting(
+        (),
+        "linear layers that get adapters: ends of their names in transformers or here, patterns over entire names, or "
+        "`all-linear`; unset: the usual ones of the model's family",
+        check=texts("names, ('query', 'value')"),
+        example="('query', 'value')",
+        hf="target_modules",
+    )
+    feedforward_modules: tuple[Any, ...] = setting(
+        (),
+        "those of the target modules whose inputs, not outputs, `ia3` scales; unset: the usual ones of the family",
+        check=texts("names, ('output.dense',)"),
+        example="('output.dense',)",
+        hf="feedforward_modules",
+    )
+    layers_to_transform: tuple[Any, ...] = setting(
+        (),
+        "numbers of the layers that get adapters, from 0; unset: all",
+        check=Check(
+            lambda numbers: all(type(number) is int and number >= 0 for number in numbers), "numbers, (0, 1)"
+        ),
+        example="(0, 1)",
+        hf="layers_to_transform",
+    )
+    modules_to_save: tuple[Any, ...] = setting(
+        (),
+        "modules that are trained completely, besides the heads: ends of their names, such as `pooler`",
+        check=texts("names, ('pooler',)"),
+        example="('pooler',)",
+        hf="modules_to_save",
+    )
+    r: int = setting(8, "rank of `lora`, width of `bottleneck`", check=at_least(1), hf="r")
+    alpha: float = setting(
+        8.0, "the product of two matrices is multiplied by `alpha / r`", check=positive(), hf="lora_alpha"
+    )
+    rank_pattern: tuple[Any, ...] = setting(
+        (),
+        "ranks of some modules, by ends of their names or patterns",
+        pairs=int,
+        check=Check(lambda pairs: all(rank >= 1 for _, rank in pairs), "ranks of 1 or more"),
+        example="(('layer.0.attention.self.query', 16),)",
+        hf="rank_pattern",
+    )
+    alpha_pattern: tuple[Any, ...] = setting(
+        (),
+        "`alpha` of some modules, by ends of their names or patterns",
+        pairs=int | float,
+        check=Check(lambda pairs: all(alpha > 0 for _, alpha in pairs), "values above 0"),
+        example="(('query', 16),)",
+        hf="alpha_pattern",
+    )
+    use_rslora: bool = setting(False, "multiplies by `alpha / sqrt(r)` instead (rsLoRA)", hf="use_rslora")
+    use_dora: bool = setting(False, "also trains the length of each column of a weight (DoRA)", hf="use_dora")
+    init_lora_weights: str = setting(
+        "true",
+        "first values: `true` and `gaussian` draw one matrix, the other is 0; `pissa` and `olora` take them from the "
+        "weight and leave the rest of it frozen; `false` draws both, for tests",
+        choices=("true", "gaussian", "pissa", "olora", "false"),
+        hf="init_lora_weights",
+    )
+    loraplus_lr_ratio: float = setting(
+        1.0, "factor of the learning rate of the second matrix (LoRA+), such as 16", check=positive()
+    )
+    dropout: float = setting(
+        0.0, "rate of dropout of what adapters read", check=below_one(), hf="lora_dropout"
+    )
+    bias: str = setting(
+        "none",
+        "biases that are trained too: `none`, `all`, or those of layers with adapters (`lora_only`)",
+        choices=("none", "all", "lora_only"),
+        hf="bias",
+    )
+    placement: str = setting(
+        "houlsby",
+        "where a bottleneck stands: after attention and after the MLP (`houlsby`), or after the MLP (`pfeiffer`)",
+        choices=("houlsby", "pfeiffer"),
+    )
+    activation: str = setting("gelu", "activation within a bottleneck", choices=("gelu", "relu", "silu"))
+
+    @property
+    def is_used(self) -> bool:
+        """Returns whether the run trains adapters."""
+        return self.method != NO_ADAPTER
+
+    def check(self) -> None:
+        """Raises `UserError` if a setting is set that the run's method does not read, or two contradict each other."""
+        read = (*_EVERY_METHOD, *METHODS[self.method]) if self.is_used else ("method",)
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.name not in read and value != field.default:
+                readers = [name for name, fields in METHODS.items() if field.name in fields] or list(METHODS)
+                raise UserError(
+                    f"config.adapter.{field.name}={value!r} is a setting of {' and '.join(readers)}; this run's "
+                    f"config.adapter.method is {self.method!r}: leave the setting out, or change config.adapter.method"
+                )
+        if self.bias == "lora_only" and self.layers_to_transform:
+            raise UserError(
+                "config.adapter.bias='lora_only' trains the biases of all layers, and config.adapter.layers_to_transform "
+                "names some; expected one of the two: leave the other out"
+            )
