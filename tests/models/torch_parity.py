@@ -23,8 +23,9 @@ from jaxft.training.settings import settings_from_config
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 TASK_LABELS = {HeadKind.TOKEN: LABELS, HeadKind.SEQUENCE: LABELS, HeadKind.QUESTION: ["start", "end"]}
-# The lengths of the texts in each packed row. In torch each text has its row.
-ROWS, LENGTH = ((11, 4), (2, 1, 7, 3)), 16
+# The lengths of the texts in each packed row, which ends with padding. In torch each text has its row.
+Rows = tuple[tuple[int, ...], ...]
+ROWS: Rows = ((11, 4), (2, 1, 7, 3))
 LONGEST = 11
 # If the output layer is not the word embeddings, it has a bias of its own, and these do nothing.
 UNUSED = {"cls.predictions.bias", "lm_head.bias"}
@@ -113,15 +114,18 @@ def make_abstract(
     return task, graph, parameter_paths.flatten(nnx.to_pure_dict(state))
 
 
-def random_batch(config: ModelConfig, seed: int) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
+def random_batch(
+    config: ModelConfig, seed: int, rows: Rows = ROWS
+) -> tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]:
     """Returns the same random texts in packed rows, and each in a row for torch."""
     rng = np.random.default_rng(seed)
     names = ("input_ids", "segment_ids", "positions", "token_type_ids")
-    packed = {name: np.zeros((len(ROWS), LENGTH), np.int32) for name in names}
-    packed["starts"] = np.zeros((len(ROWS), max(map(len, ROWS))), np.int32)
+    packed = {name: np.zeros((len(rows), row_length(rows)), np.int32) for name in names}
+    packed["starts"] = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    longest = max(map(max, rows))
     padding = getattr(config, "padding_id", 1 if config.model_type == "mpnet" else 0)
     texts = {name: [] for name in ("input_ids", "attention_mask", "token_type_ids")}
-    for row, lengths in enumerate(ROWS):
+    for row, lengths in enumerate(rows):
         start = 0
         for segment, length in enumerate(lengths):
             ids = rng.integers(0, config.vocab_size - 1, length)
@@ -136,11 +140,16 @@ def random_batch(config: ModelConfig, seed: int) -> tuple[dict[str, np.ndarray],
                 ("attention_mask", np.ones(length, int), 0),
                 ("token_type_ids", types, 0),
             ):
-                texts[name].append(np.pad(values, (0, LONGEST - length), constant_values=filler))
+                texts[name].append(np.pad(values, (0, longest - length), constant_values=filler))
             start += length
     if not config.reads_token_types:
         del texts["token_type_ids"]
-    return packed, {name: torch.tensor(np.stack(rows)) for name, rows in texts.items()}
+    return packed, {name: torch.tensor(np.stack(values)) for name, values in texts.items()}
+
+
+def row_length(rows: Rows) -> int:
+    """Returns the number of slots in each packed row."""
+    return max(map(sum, rows)) + 1
 
 
 def torch_logits(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -151,27 +160,26 @@ def torch_logits(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> 
     return outputs.logits
 
 
-def unpack(packed: np.ndarray, fill_value: float = 0.0) -> np.ndarray:
-    """Takes packed rows, `[R, L, C]` or `[R, S, C]`, apart as torch has them: `[N, LONGEST, C]` or `[N, C]`."""
-    values = []
-    for row, lengths in zip(packed, ROWS, strict=True):
+def unpack(packed: np.ndarray, rows: Rows = ROWS) -> np.ndarray:
+    """Takes packed rows, `[R, L, C]` or `[R, S, C]`, apart as torch has them: `[N, longest, C]` or `[N, C]`."""
+    values, longest = [], max(map(max, rows))
+    for row, lengths in zip(packed, rows, strict=True):
         start = 0
         for segment, length in enumerate(lengths):
-            if packed.shape[1] == LENGTH:
-                piece = row[start : start + length]
-                values.append(np.pad(piece, ((0, LONGEST - length), (0, 0)), constant_values=fill_value))
+            if packed.shape[1] == row_length(rows):
+                values.append(np.pad(row[start : start + length], ((0, longest - length), (0, 0))))
             else:
                 values.append(row[segment])
             start += length
     return np.stack(values)
 
 
-def pack(values: np.ndarray) -> np.ndarray:
+def pack(values: np.ndarray, rows: Rows = ROWS) -> np.ndarray:
     """Undoes `unpack`."""
     per_token = values.ndim == 3
-    shape = (len(ROWS), LENGTH if per_token else max(map(len, ROWS)), values.shape[-1])
+    shape = (len(rows), row_length(rows) if per_token else max(map(len, rows)), values.shape[-1])
     packed, remaining = np.zeros(shape, values.dtype), iter(values)
-    for row, lengths in zip(packed, ROWS, strict=True):
+    for row, lengths in zip(packed, rows, strict=True):
         start = 0
         for segment, length in enumerate(lengths):
             place = slice(start, start + length) if per_token else segment
@@ -189,7 +197,7 @@ def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
 TOLERANCES = {"float64": (1e-8, 1e-8, 1e-10), "float32": (1e-5, 1e-4, 1e-6)}
 
 
-def assert_is_torchs(config: ModelConfig, kind: HeadKind, seed: int, dtype: str) -> None:
+def assert_is_torchs(config: ModelConfig, kind: HeadKind, seed: int, dtype: str, rows: Rows = ROWS) -> None:
     """Asserts that packed texts have torch's logits, and every parameter torch's gradient, in float64 or float32."""
     of_logits, of_gradient, of_all = TOLERANCES[dtype]
     model = make_torch(config, kind, seed, getattr(torch, dtype))
@@ -202,7 +210,7 @@ def assert_is_torchs(config: ModelConfig, kind: HeadKind, seed: int, dtype: str)
         tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
         parameters, report = load_weights(table, tensors, abstract)
         assert not report.new
-        batch, texts = random_batch(config, seed)
+        batch, texts = random_batch(config, seed, rows)
         theirs = torch_logits(model, texts)
         # A weighted sum of the logits, for every one of them to have a gradient.
         weights = np.random.default_rng(seed).normal(size=theirs.shape).astype(dtype)
@@ -213,11 +221,11 @@ def assert_is_torchs(config: ModelConfig, kind: HeadKind, seed: int, dtype: str)
 
         def loss(tree):
             logits = task.logits(nnx.merge(graph, tree), batch)
-            return (logits * pack(weights)).sum(), logits
+            return (logits * pack(weights, rows)).sum(), logits
 
         gradients, logits = jax.jit(jax.grad(loss, has_aux=True))(parameter_paths.unflatten(parameters))
         assert logits.dtype == dtype
-        ours, theirs = unpack(np.asarray(logits)), theirs.detach().numpy()
+        ours, theirs = unpack(np.asarray(logits), rows), theirs.detach().numpy()
         if theirs.ndim == 3:
             theirs = theirs * is_token[..., None]
         assert distance(ours, theirs) <= of_logits * np.linalg.norm(theirs)

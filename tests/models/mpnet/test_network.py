@@ -19,11 +19,8 @@ def test_each_distance_has_torchs_bucket():
     assert set(theirs) == set(range(32)) - {16}
 
 
-def test_long_packed_texts_are_torchs(monkeypatch):
+def test_long_packed_texts_are_torchs():
     """Covers all buckets, and texts that end on both sides of their borders."""
-    lengths = ((140, 9, 8), (17, 16, 33, 65, 24))
-    monkeypatch.setattr(torch_parity, "ROWS", lengths)
-    monkeypatch.setattr(torch_parity, "LENGTH", 160)
-    monkeypatch.setattr(torch_parity, "LONGEST", 140)
+    rows = ((140, 9, 8), (17, 16, 33, 65, 24))
     config = dataclasses.replace(torch_parity.example_shape("mpnet", seed=0), max_positions=140)
-    torch_parity.assert_is_torchs(config, HeadKind.TOKEN, seed=0, dtype="float64")
+    torch_parity.assert_is_torchs(config, HeadKind.TOKEN, seed=0, dtype="float64", rows=rows)
