@@ -17,7 +17,7 @@ LAYERS = (
     ("inference",),
     ("training",),
     ("tasks",),
-    ("generation", "losses"),
+    ("adapters", "generation", "losses"),
     ("models",),
     ("hub",),
     ("layers", "metrics"),
