@@ -157,6 +157,8 @@ class Encoder(nnx.Module):
             remat=self.runtime.remat,
             unroll=self.runtime.unroll,
             activations=self.runtime.activations,
+            rows=rows,
+            dropout=dropout,
             output_positions=output_positions,
         )
         return scatter(x, output_positions, rows * length).reshape(rows, length, -1)

@@ -10,7 +10,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from jaxft.layers import parameter_paths
-from jaxft.layers.dropout import SITES_PER_LAYER
+from jaxft.layers.dropout import SITES_PER_LAYER, DropoutSeed, layer_dropout
 from jaxft.layers.output_positions import OutputPositions
 from jaxft.layers.sharding import constrain_sharding
 from jaxft.parallel.sharded_matmul import PRODUCT
@@ -42,6 +42,8 @@ def run_layers(
     remat: str,
     unroll: bool,
     activations: NamedSharding | None,
+    rows: int,
+    dropout: DropoutSeed | None,
     output_positions: OutputPositions | None = None,
 ) -> jax.Array:
     """Runs x through stacked layers by a scan.
@@ -56,6 +58,8 @@ def run_layers(
         (all but the input of each layer).
       unroll: whether to unroll the scan.
       activations: the sharding of x and of each layer's output; see `constrain_sharding`.
+      rows: R.
+      dropout: the seed of the dropout of adapters; None for no dropout.
       output_positions: the positions to return; None for all. If set, the last layer runs outside the scan and computes
         only these.
 
@@ -66,7 +70,9 @@ def run_layers(
 
     def run_layer(x, layer, output_positions=None):
         parameters, index = layer
-        x = apply(nnx.merge(graph, parameters), x, index, 1 + SITES_PER_LAYER * index, output_positions)
+        site = 1 + SITES_PER_LAYER * index
+        with layer_dropout(dropout, site, rows, output_positions):
+            x = apply(nnx.merge(graph, parameters), x, index, site, output_positions)
         return constrain_sharding(x, activations), None
 
     if remat != "none":

@@ -195,6 +195,8 @@ class GPT2(nnx.Module):
             remat=self.runtime.remat,
             unroll=self.runtime.unroll,
             activations=self.runtime.activations,
+            rows=rows,
+            dropout=dropout,
             output_positions=output_positions,
         )
         return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)
