@@ -40,7 +40,7 @@ class Linear(nnx.Module):
       layout: the layout of x over devices, if x is `[N, in]`; None on one device.
       axes: the axes of the mesh that split the kernel: "fsdp" in one dimension, and "tensor" or None in the other; see
         `sharded_matmul`.
-      reads_all_positions: as in `Role`.
+      reads_all_positions, reads_tokens: as in `Role`.
     """
 
     adapter: Adapter | None = None
@@ -56,10 +56,11 @@ class Linear(nnx.Module):
         layout: ActivationLayout | None = None,
         axes: tuple[str | None, str | None] = SPLIT_BY_FSDP,
         reads_all_positions: bool = False,
+        reads_tokens: bool = True,
     ):
         initializer = nnx.initializers.normal(initializer_range)
         kernel = initializer(rngs.params(), (in_features, out_features), jnp.float32)
-        self.kernel = make_parameter(kernel, Role(Kind.KERNEL, axes, reads_all_positions))
+        self.kernel = make_parameter(kernel, Role(Kind.KERNEL, axes, reads_all_positions, reads_tokens))
         if use_bias:
             bias_axes = ("tensor",) if axes[1] == "tensor" else ()
             self.bias = make_parameter(jnp.zeros((out_features,), jnp.float32), Role(Kind.BIAS, bias_axes))

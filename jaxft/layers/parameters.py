@@ -37,11 +37,13 @@ class Role:
         has one more dimension in front.
       reads_all_positions: True for a kernel of queries, keys or values. Even if the outputs of the last layer are read
         at few positions, it multiplies all of them.
+      reads_tokens: False for a kernel that multiplies a table whose rows are not tokens, such as those of distances.
     """
 
     kind: Kind
     axes: tuple[str | None, ...] = ()
     reads_all_positions: bool = False
+    reads_tokens: bool = True
 
     @property
     def is_matrix(self) -> bool:

@@ -25,6 +25,7 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.masked_token import WORD_PARAMETERS
 from jaxft.layers.parameters import Kind, Role, read_roles
 from jaxft.layers.runtime import Runtime
+from jaxft.layers.transformer.layer_stacks import is_stack
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.registry import family_of
@@ -92,7 +93,11 @@ class Network:
           length: the number of slots in a row.
           output_share: the share of tokens for which the last layer computes its products after attention.
         """
-        kernels = {name: leaf for name, leaf in self.abstract.items() if self.roles[name].kind is Kind.KERNEL}
+
+        def multiplies_tokens(role: Role) -> bool:
+            return role.kind is Kind.KERNEL and role.reads_tokens
+
+        kernels = {name: leaf for name, leaf in self.abstract.items() if multiplies_tokens(self.roles[name])}
         dense = 6 * sum(leaf.size for leaf in kernels.values())
         if self.task.predicts_tokens:
             # The head's layers run where states are read, and words are scored where the loss is. One of the layers may
@@ -103,7 +108,7 @@ class Network:
             dense -= 6 * (1 - output_share) * (sum(leaf.size for leaf in head.values()) - scores) + 6 * scores
             scored_share = min(output_share, self.task.batch_spec.labelled_share)
             dense += 6 * scored_share * (scores or vocabulary.size)
-        stacks = {name: leaf for name, leaf in kernels.items() if leaf.ndim == 3}
+        stacks = {name: leaf for name, leaf in kernels.items() if is_stack(name)}
         after_attention = [leaf for name, leaf in stacks.items() if not self.roles[name].reads_all_positions]
         dense -= 6 * (1 - output_share) * sum(leaf.size // leaf.shape[0] for leaf in after_attention)
         attention = 0
