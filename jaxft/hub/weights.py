@@ -25,14 +25,16 @@ class WeightRule:
       tensor: the tensor's name. If it contains `{layer}`, the parameter is the stack `[num_layers, ...]` of the layers'
         tensors.
       transform: a key of `TRANSFORMS`.
-      chunk: (index, count) if the tensor holds `count` parameters of equal width next to each other in its last axis.
-        This parameter is at `index`. Each of the others has its own rule.
+      chunk: (index, count) if the tensor, transformed, holds `count` parameters of equal width next to each other in its
+        last axis. This parameter is at `index`. Each of the others has its own rule.
+      unused: for a stack whose first layer has no tensor, because nothing reads that parameter: the value that fills it.
     """
 
     parameter: str
     tensor: str
     transform: str = "none"
     chunk: tuple[int, int] | None = None
+    unused: float | None = None
 
     @property
     def is_stacked(self) -> bool:
@@ -43,22 +45,30 @@ class WeightRule:
         """Returns the names of the tensors of the parameter, which has shape `shape`: one, or one for each layer."""
         if not self.is_stacked:
             return [self.tensor]
-        return [self.tensor.replace("{layer}", str(layer)) for layer in range(shape[0])]
+        return [self.tensor.replace("{layer}", str(layer)) for layer in range(self.first_layer, shape[0])]
+
+    @property
+    def first_layer(self) -> int:
+        """Returns the number of the first layer that has a tensor."""
+        return 0 if self.unused is None else 1
 
 
-def make_norm_rules(parameter: str, tensor: str) -> list[WeightRule]:
-    """Returns the rules of a LayerNorm, for its parameter path and its tensor name without their last parts."""
+def make_norm_rules(parameter: str, tensor: str, *, skips_first_layer: bool = False) -> list[WeightRule]:
+    """Returns the rules of a LayerNorm, for its parameter path and its tensor name without their last parts.
+
+    The first layer of a stack may have no norm. Its values are then those of a new one.
+    """
     return [
-        WeightRule(f"{parameter}/scale", f"{tensor}.weight"),
-        WeightRule(f"{parameter}/bias", f"{tensor}.bias"),
+        WeightRule(f"{parameter}/scale", f"{tensor}.weight", unused=1.0 if skips_first_layer else None),
+        WeightRule(f"{parameter}/bias", f"{tensor}.bias", unused=0.0 if skips_first_layer else None),
     ]
 
 
-def make_linear_rules(parameter: str, tensor: str) -> list[WeightRule]:
+def make_linear_rules(parameter: str, tensor: str, chunk: tuple[int, int] | None = None) -> list[WeightRule]:
     """Returns the rules of a linear layer, for its parameter path and its tensor name without their last parts."""
     return [
-        WeightRule(f"{parameter}/kernel", f"{tensor}.weight", "transpose"),
-        WeightRule(f"{parameter}/bias", f"{tensor}.bias"),
+        WeightRule(f"{parameter}/kernel", f"{tensor}.weight", "transpose", chunk),
+        WeightRule(f"{parameter}/bias", f"{tensor}.bias", chunk=chunk),
     ]
 
 
@@ -152,6 +162,8 @@ def load_weights(
                 f"is to be loaded from; {_nearby(missing[0], originals)}"
             )
         layers = [_convert(rule, leaf.shape, name, tensors[originals[name]], source) for name in names]
+        if rule.unused is not None:
+            layers.insert(0, np.full(leaf.shape[1:], rule.unused, leaf.dtype))
         value = np.stack(layers) if rule.is_stacked else layers[0]
         parameters[path] = place(path, np.ascontiguousarray(value, dtype=leaf.dtype))
         del layers, value
@@ -188,16 +200,17 @@ def save_weights(
         rule = _rule_for(rules, path)
         value = np.asarray(value)
         transform = TRANSFORMS[rule.transform]
-        layers = value if rule.is_stacked else [value]
+        layers = value[rule.first_layer :] if rule.is_stacked else [value]
         for name, layer in zip(rule.tensor_names(value.shape), layers, strict=True):
             if rule.chunk is None:
                 tensors[name] = np.ascontiguousarray(transform(layer))
                 continue
             index, count = rule.chunk
             chunks = incomplete.setdefault(name, {})
-            chunks[index] = transform(layer)
+            chunks[index] = layer
             if len(chunks) == count:
-                tensors[name] = np.concatenate([chunks[i] for i in range(count)], axis=-1)
+                joined = np.concatenate([chunks[i] for i in range(count)], axis=-1)
+                tensors[name] = np.ascontiguousarray(transform(joined))
                 del incomplete[name]
     if incomplete:
         name, chunks = next(iter(incomplete.items()))
@@ -244,11 +257,12 @@ def _convert(
     """
     layer_shape = shape[1:] if rule.is_stacked else shape
     transform = TRANSFORMS[rule.transform]
-    expected = transform(np.empty(layer_shape, np.bool_)).shape
+    transformed_shape = layer_shape
     if rule.chunk is not None:
         index, count = rule.chunk
-        width = expected[-1]
-        expected = (*expected[:-1], width * count)
+        *others, width = layer_shape
+        transformed_shape = (*others, width * count)
+    expected = transform(np.empty(transformed_shape, np.bool_)).shape
     if tensor.shape != expected:
         raise UserError(
             f"{source}: the tensor {name!r} has the shape {tuple(tensor.shape)}, but {expected} is expected "
@@ -258,9 +272,8 @@ def _convert(
         raise UserError(
             f"{source}: the tensor {name!r} has dtype {tensor.dtype.name}; expected one of {', '.join(FLOATING_DTYPES)}"
         )
-    if rule.chunk is None:
-        return transform(tensor)
-    return transform(tensor[..., index * width : (index + 1) * width])
+    transformed = transform(tensor)
+    return transformed if rule.chunk is None else transformed[..., index * width : (index + 1) * width]
 
 
 def _nearby(name: str, originals: Mapping[str, str]) -> str:

@@ -12,17 +12,25 @@ from jaxft.layers.precision import widen
 
 
 class LayerNorm(nnx.Module):
-    """Layer normalization (Ba et al., 2016) over the last axis, computed in float32, returned in x's dtype."""
+    """Layer normalization (Ba et al., 2016) over the last axis, computed in float32, returned in x's dtype.
 
-    def __init__(self, size: int, *, epsilon: float):
+    Args:
+      size: the width of x.
+      epsilon: what is added to the variance.
+      use_bias: whether there is a bias.
+    """
+
+    def __init__(self, size: int, *, epsilon: float, use_bias: bool = True):
         self.scale = make_parameter(jnp.ones((size,), jnp.float32), Role(Kind.NORM))
-        self.bias = make_parameter(jnp.zeros((size,), jnp.float32), Role(Kind.NORM))
-        self.epsilon = epsilon
+        if use_bias:
+            self.bias = make_parameter(jnp.zeros((size,), jnp.float32), Role(Kind.NORM))
+        self.epsilon, self.use_bias = epsilon, use_bias
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Normalizes x, `[..., D] -> [..., D]`."""
-        flat = x.reshape(-1, x.shape[-1])
-        return _layer_norm(flat, self.scale[...], self.bias[...], self.epsilon).reshape(x.shape)
+        flat, scale = x.reshape(-1, x.shape[-1]), self.scale[...]
+        bias = self.bias[...] if self.use_bias else jnp.zeros_like(scale)
+        return _layer_norm(flat, scale, bias, self.epsilon).reshape(x.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -147,13 +147,14 @@ class Encoder(nnx.Module):
             x = self.projection(x)
         relative = None if self.relative_bias is None else self.relative_bias(length)
         output_positions = locate(inputs.output_positions, rows, length)
+
+        def run_layer(layer, x, _, site, output_positions):
+            return layer(x, inputs.segment_ids, dropout, site, output_positions, relative)
+
         x = run_layers(
             self.layers,
             x,
-            lambda layer, x, _, site, output_positions: layer(
-                x, inputs.segment_ids, dropout, site, output_positions, relative
-            ),
-            count=self.config.num_layers,
+            [run_layer] * self.config.num_layers,
             remat=self.runtime.remat,
             unroll=self.runtime.unroll,
             activations=self.runtime.activations,

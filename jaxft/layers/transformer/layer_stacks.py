@@ -1,7 +1,8 @@
 """Makes the layers of a backbone as one stack, runs them one after the other, and takes stacks apart."""
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,9 @@ from jaxft.layers.sharding import constrain_sharding
 from jaxft.parallel.sharded_matmul import PRODUCT
 
 Layer = TypeVar("Layer", bound=nnx.Module)
+LayerFunction: TypeAlias = Callable[
+    [Layer, jax.Array, jax.Array, jax.Array, OutputPositions | None], jax.Array
+]
 
 _policies = jax.checkpoint_policies
 REMAT_POLICIES = {
@@ -36,9 +40,8 @@ def make_stack(make: Callable[[nnx.Rngs], Layer], count: int, rngs: nnx.Rngs) ->
 def run_layers(
     layers: Layer,
     x: jax.Array,
-    apply: Callable[[Layer, jax.Array, jax.Array, jax.Array, OutputPositions | None], jax.Array],
+    layer_functions: Sequence[LayerFunction[Layer]],
     *,
-    count: int,
     remat: str,
     unroll: bool,
     activations: NamedSharding | None,
@@ -46,14 +49,14 @@ def run_layers(
     dropout: DropoutSeed | None,
     output_positions: OutputPositions | None = None,
 ) -> jax.Array:
-    """Runs x through stacked layers by a scan.
+    """Runs x through stacked layers by scans, over the layers or over periods of layers of several kinds.
 
     Args:
       layers: the stack, from `make_stack`.
       x: flat `[R * L, D]`.
-      apply: called with a layer, x, the layer's index from 0, its first dropout site, and the positions whose vectors
-        to return, or None for all. Returns the new x.
-      count: the number of layers.
+      layer_functions: what each layer does; layers of one kind have the same function. It is called with the layer, x,
+        the layer's index from 0, its first dropout site, and the positions whose vectors to return, or None for all. It
+        returns the new x.
       remat: what the backward pass computes again: "none", "dots" (all but the outputs of the dense products) or "full"
         (all but the input of each layer).
       unroll: whether to unroll the scan.
@@ -68,26 +71,85 @@ def run_layers(
     """
     graph, parameters = nnx.split(layers)
 
-    def run_layer(x, layer, output_positions=None):
-        parameters, index = layer
-        site = 1 + SITES_PER_LAYER * index
-        with layer_dropout(dropout, site, rows, output_positions):
-            x = apply(nnx.merge(graph, parameters), x, index, site, output_positions)
-        return constrain_sharding(x, activations), None
+    def make_step(function, *, is_looped):
+        def run_layer(x, layer, output_positions=None):
+            parameters, index = layer
+            site = 1 + SITES_PER_LAYER * index
+            with layer_dropout(dropout, site, rows, output_positions):
+                x = function(nnx.merge(graph, parameters), x, index, site, output_positions)
+            return constrain_sharding(x, activations), None
 
-    if remat != "none":
-        # In unrolled layers XLA would merge the two computations and so undo the remat. In a scan it cannot.
-        run_layer = jax.checkpoint(run_layer, policy=REMAT_POLICIES[remat], prevent_cse=unroll)
-    indexed = parameters, jnp.arange(count)
+        if remat == "none":
+            return run_layer
+        # In unrolled layers XLA would merge the two computations and so undo the remat. In a loop it cannot.
+        return jax.checkpoint(run_layer, policy=REMAT_POLICIES[remat], prevent_cse=not is_looped)
+
+    def run_each(x, layers, functions, *, is_looped):
+        for function, layer in zip(functions, _unstack_tree(layers), strict=True):
+            x, _ = make_step(function, is_looped=is_looped)(x, layer)
+        return x, None
+
+    inner = layer_functions if output_positions is None else layer_functions[:-1]
+    periods = find_periods(inner, unroll=unroll)
+    sizes = [len(functions) * count for functions, count in periods]
+    if output_positions is not None:
+        sizes.append(1)
+    pieces = _split_tree((parameters, jnp.arange(len(layer_functions))), sizes)
+    x = constrain_sharding(x, activations)
+    for (functions, count), piece in zip(periods, pieces, strict=False):
+        if len(functions) == 1 and count > 1:
+            x, _ = jax.lax.scan(make_step(functions[0], is_looped=not unroll), x, piece, unroll=unroll)
+        elif count > 1:
+            by_period = jax.tree.map(lambda leaf, n=count: leaf.reshape(n, -1, *leaf.shape[1:]), piece)
+            run_period = functools.partial(run_each, functions=functions, is_looped=True)
+            x, _ = jax.lax.scan(run_period, x, by_period)
+        else:
+            x, _ = run_each(x, piece, functions, is_looped=False)
     if output_positions is None:
-        return jax.lax.scan(run_layer, constrain_sharding(x, activations), indexed, unroll=unroll)[0]
-    # Split, not sliced: the gradients of two slices would be two entire stacks, to be added.
-    leaves, tree = jax.tree.flatten(indexed)
-    others, last = zip(*(jax.lax.split(leaf, (count - 1, 1)) for leaf in leaves), strict=True)
-    x = jax.lax.scan(
-        run_layer, constrain_sharding(x, activations), jax.tree.unflatten(tree, others), unroll=unroll
-    )[0]
-    return run_layer(x, jax.tree.unflatten(tree, [leaf[0] for leaf in last]), output_positions)[0]
+        return x
+    [last] = _unstack_tree(pieces[-1])
+    return make_step(layer_functions[-1], is_looped=False)(x, last, output_positions)[0]
+
+
+def find_periods(
+    functions: Sequence[LayerFunction[Layer]], *, unroll: bool
+) -> list[tuple[Sequence[LayerFunction[Layer]], int]]:
+    """Divides layers into pieces that are written out once in a program, with the number of times that each comes.
+
+    First are layers whose kind does not come again, then the shortest period of the others, then what remains. If the
+    loop is unrolled, layers of several kinds are one piece.
+    """
+    if len(set(functions)) < 2:
+        pieces = [(functions[:1], len(functions))]
+    elif unroll:
+        pieces = [(functions, 1)]
+    else:
+        first = (
+            next(i for i, f in enumerate(functions, start=1) if f in functions[i:] or i == len(functions)) - 1
+        )
+        others = functions[first:]
+        period = next(n for n in range(1, len(others) + 1) if others[n:] == others[: len(others) - n])
+        count = len(others) // period
+        pieces = [(functions[:first], 1), (others[:period], count), (others[count * period :], 1)]
+    return [(piece, count) for piece, count in pieces if piece]
+
+
+def _split_tree(tree: Any, sizes: Sequence[int]) -> list[Any]:
+    """Splits the first axis of each array, and returns a tree for each piece.
+
+    They are split, not sliced: the gradients of slices would be entire stacks, to be added.
+    """
+    if len(sizes) == 1:
+        return [tree]
+    leaves, structure = jax.tree.flatten(tree)
+    pieces = zip(*(jax.lax.split(leaf, sizes) for leaf in leaves), strict=True)
+    return [jax.tree.unflatten(structure, piece) for piece in pieces]
+
+
+def _unstack_tree(tree: Any) -> list[Any]:
+    """Returns a tree for each index of the first axis of the arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    return [jax.tree.unflatten(structure, layer) for layer in zip(*map(jnp.unstack, leaves), strict=True)]
 
 
 def is_stack(name: str) -> bool:

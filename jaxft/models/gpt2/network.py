@@ -185,13 +185,14 @@ class GPT2(nnx.Module):
         x = self.embeddings(inputs.input_ids.ravel(), inputs.positions.ravel(), self.runtime.activations)
         x = apply_dropout(x.astype(self.runtime.dtype), self.config.embedding_dropout, dropout, 0, rows=rows)
         output_positions = locate(inputs.output_positions, rows, length)
+
+        def run_layer(layer, x, index, site, output_positions):
+            return layer(x, inputs.segment_ids, index, dropout, site, output_positions)
+
         x = run_layers(
             self.layers,
             x,
-            lambda layer, x, index, site, output_positions: layer(
-                x, inputs.segment_ids, index, dropout, site, output_positions
-            ),
-            count=self.config.num_layers,
+            [run_layer] * self.config.num_layers,
             remat=self.runtime.remat,
             unroll=self.runtime.unroll,
             activations=self.runtime.activations,
