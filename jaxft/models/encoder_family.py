@@ -115,19 +115,22 @@ class EncoderConfig(ModelConfig, EncoderShape):
         return write_fields(self, self.hf_keys) | positions
 
 
-def describe_new_encoder(config_class: type[EncoderConfig], base: Mapping[str, object]) -> NewModel:
+def describe_new_encoder(
+    config_class: type[EncoderConfig], base: Mapping[str, object], *, name: str | None = None
+) -> NewModel:
     """Returns how new models of a family are made. They can be planned; their tokenizers cannot be trained.
 
     Args:
       config_class: the family's config.
       base: the fields of the config.json of the family's base model that differ from the defaults of its config.
+      name: as in `NewModel`.
     """
 
     def make_config(fields: Mapping[str, object], max_length: int, vocab_size: int) -> dict[str, object]:
         del max_length, vocab_size  # there is no tokenizer, and fields set the positions
         return {"model_type": config_class.model_type, **base, **fields}
 
-    return NewModel(tuple(config_class.hf_keys.values()), make_config, has_tokenizer=False)
+    return NewModel(tuple(config_class.hf_keys.values()), make_config, has_tokenizer=False, name=name)
 
 
 def read_classifier_dropout(hf_config: Mapping[str, object]) -> float:

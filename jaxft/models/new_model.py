@@ -7,13 +7,13 @@ from jaxft.config.sections import NEW, Settings
 from jaxft.errors import UserError
 from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.models.family import NewModel
-from jaxft.models.registry import FAMILIES
+from jaxft.models.registry import FAMILIES, family_of
 
 
 def _list_new_models(*, with_tokenizer: bool = False) -> dict[str, NewModel]:
     """Returns what families declare of new models, by address: first, or only, those that can be trained."""
-    declared = [(f"{NEW}{name}", family.new_model) for name, family in FAMILIES.items()]
-    new_models = {address: new_model for address, new_model in declared if new_model}
+    declared = [(model_type, family.new_model) for model_type, family in FAMILIES.items()]
+    new_models = {f"{NEW}{new.name or model_type}": new for model_type, new in declared if new}
     trainable = {address: new_model for address, new_model in new_models.items() if new_model.has_tokenizer}
     return trainable if with_tokenizer else trainable | new_models
 
@@ -28,14 +28,14 @@ def make_new_config(config: Settings, address: str, vocab_size: int) -> dict[str
     new_models, values = _list_new_models(), dict(config.model.sizes)
     if address not in new_models:
         raise UserError(f"config.model.checkpoint={address!r}: expected one of {', '.join(new_models)}")
-    new_model, family = new_models[address], FAMILIES[address.removeprefix(NEW)]
+    new_model = new_models[address]
     if unknown := values.keys() - set(new_model.fields):
         raise UserError(
             f"config.model.sizes: {sorted(unknown)} unknown; expected some of {', '.join(new_model.fields)}"
         )
     hf_config = new_model.make_config(values, config.data.max_length, vocab_size)
     try:
-        model_config = family.config_class.from_hf(hf_config)
+        model_config = family_of(hf_config).config_class.from_hf(hf_config)
     except UserError as error:
         raise UserError(str(error).replace("config.json: ", "config.model.sizes: ", 1)) from None
     return hf_config | model_config.to_hf()

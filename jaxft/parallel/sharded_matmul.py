@@ -7,6 +7,7 @@ bytes or more, and moves heads between the devices of a tensor axis.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ def sharded_matmul(
     Args:
       x: `[N, in]`, or `[..., in]` if nothing is split.
       kernels: `[in, out]`, all of the same shape, in x's dtype.
-      layout: the layout of x over devices, which divide N; None on one device.
+      layout: the layout of x over devices; None on one device. Devices that do not divide N do not split x.
       fsdp_dimension: the dimension of kernels that FSDP splits. The tensor axis splits the other dimension, and with it
         the columns of the products (for an fsdp_dimension of 0) or of x (for 1).
 
@@ -94,6 +95,8 @@ def sharded_matmul(
         return [x @ kernel for kernel in kernels]
     if x.ndim != 2:
         raise ValueError(f"x {x.shape}: expected [N, in] where it is split over devices")
+    if len(x) % math.prod(product_layout.mesh.shape[axis] for axis in product_layout.rows):
+        return [x @ kernel for kernel in kernels]  # of rows that all devices share; XLA splits the products
     products = _multiply(x, list(kernels), product_layout)
     return [checkpoint_name(product, PRODUCT) for product in products]
 

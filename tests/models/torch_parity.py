@@ -9,6 +9,7 @@ import torch
 import transformers
 from flax import nnx
 from hypothesis import strategies as st
+from transformers.models.deberta_v2 import modeling_deberta_v2
 
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers import parameter_paths
@@ -27,6 +28,10 @@ TASK_LABELS = {HeadKind.TOKEN: LABELS, HeadKind.SEQUENCE: LABELS, HeadKind.QUEST
 Rows = tuple[tuple[int, ...], ...]
 ROWS: Rows = ((11, 4), (2, 1, 7, 3))
 LONGEST = 11
+# Torch rounds the root by which it divides scores to float32, in float64 too.
+modeling_deberta_v2.scaled_size_sqrt = lambda x, count: (
+    torch.tensor(float(x.size(-1) * count)).double().sqrt()
+)
 # If the output layer is not the word embeddings, it has a bias of its own, and these do nothing.
 UNUSED = {"cls.predictions.bias", "lm_head.bias"}
 # What fields may be in a tiny model, by jaxft's names. Widths follow from heads.
@@ -42,6 +47,17 @@ FIELDS = {
     "layer_norm_eps": st.sampled_from([1e-12, 1e-6, 1e-5, 1e-2]),
     "ties_word_embeddings": st.booleans(),
     "scale_by_inverse_layer": st.booleans(),
+    "has_position_embeddings": st.booleans(),
+    "has_distance_embeddings": st.sampled_from([True, True, True, False]),
+    "products": st.sampled_from([(), ("c2p",), ("p2c",), ("c2p", "p2c")]),
+    "max_distance": st.none() | st.integers(6, 40),
+    "bucket_count": st.none() | st.integers(2, 9),
+    "normalizes_distances": st.booleans(),
+    "shares_projections": st.booleans(),
+    "conv_size": st.sampled_from([0, 1, 3, 5]),
+    "conv_groups": st.booleans(),  # one, or as many as heads
+    "conv_activation": st.sampled_from(sorted(ACTIVATIONS)),
+    "pooler_activation": st.sampled_from(sorted(ACTIVATIONS)),
 }
 
 
@@ -49,8 +65,16 @@ def shapes(model_type: str) -> st.SearchStrategy[ModelConfig]:
     """Returns the strategy of tiny configs of a family, over the fields that its config.json has."""
     config_class = FAMILIES[model_type].config_class
     names = getattr(config_class, "hf_keys", [field.name for field in dataclasses.fields(config_class)])
+
+    def build(heads: int, width: int, fields: dict) -> ModelConfig:
+        if not fields.get("has_distance_embeddings", True):
+            fields |= {"products": (), "normalizes_distances": False}
+        if "conv_groups" in fields:
+            fields["conv_groups"] = heads if fields["conv_groups"] else 1
+        return config_class(num_heads=heads, hidden_size=heads * width, **fields)
+
     return st.builds(
-        lambda heads, width, fields: config_class(num_heads=heads, hidden_size=heads * width, **fields),
+        build,
         st.integers(1, 4),
         st.integers(
             4, 8
@@ -76,6 +100,17 @@ def example_shape(model_type: str, seed: int) -> ModelConfig:
         "layer_norm_eps": 1e-5,
         "ties_word_embeddings": bool(seed % 2),
         "scale_by_inverse_layer": True,
+        "has_position_embeddings": bool(seed % 2),
+        "has_distance_embeddings": True,
+        "products": ("c2p", "p2c"),
+        "max_distance": 9,
+        "bucket_count": None if seed % 2 else 6,
+        "normalizes_distances": not seed % 2,
+        "shares_projections": not seed % 2,
+        "conv_size": 3 * (seed % 2),
+        "conv_groups": 3,
+        "conv_activation": "relu",
+        "pooler_activation": "silu",
     }
     return config_class(
         num_heads=3, hidden_size=15, **{name: value for name, value in fields.items() if name in names}
@@ -230,7 +265,7 @@ def assert_is_torchs(config: ModelConfig, kind: HeadKind, seed: int, dtype: str,
             theirs = theirs * is_token[..., None]
         assert distance(ours, theirs) <= of_logits * np.linalg.norm(theirs)
         their_gradients = {
-            name: parameter.grad.numpy()
+            name: np.zeros(parameter.shape) if parameter.grad is None else parameter.grad.numpy()
             for name, parameter in model.named_parameters(remove_duplicate=False)
             if name not in UNUSED or parameter.grad is not None
         }
