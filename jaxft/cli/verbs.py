@@ -76,8 +76,8 @@ VERBS = {
     ),
     "settings": Verb(
         "choose",
-        "lists the settings of a task",
-        "jaxft settings token_classification",
+        "lists settings, of all tasks or of one",
+        "jaxft settings",
         (streams.outlive_readers,),
     ),
     "recipes": Verb(

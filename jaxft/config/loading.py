@@ -22,7 +22,7 @@ _OVERRIDE = re.compile(r"--config\.([\w.]+)=(.*)", re.DOTALL)
 def load(
     config: Config,
     changes: Sequence[str] | Mapping[str, Any],
-    schema_of: Callable[[str | None], Schema],
+    schema_of: Callable[[Any, str], Schema],
     log: Log = lambda line: None,
 ) -> sections.Settings:
     """Returns the checked settings of a recipe with `changes`.
@@ -35,7 +35,8 @@ def load(
         `config.json`; or the values of a recipe.
       changes: texts such as "--config.optim.lr=3e-5", applied in order, or values as in a YAML recipe, such as
         {"optim.lr": 3e-5} or {"optim": {"lr": 3e-5}}.
-      schema_of: returns the schema of a task; raises `UserError` if there is no such task.
+      schema_of: returns the schema of a task that settings name, whose source is for the message of the `UserError` if
+        there is no such task.
       log: prints a line about data sets of the recipe that are left out.
 
     Raises:
@@ -50,11 +51,9 @@ def load(
     changed = _read_values(changes, "settings") if isinstance(changes, Mapping) else _parse_texts(changes)
     recipe_task = entries["task"].value if "task" in entries else None
     task = changed["task"].value if "task" in changed else recipe_task
-    if not task:
-        raise UserError(f"{where}: config.task must be given, such as --config.task=token_classification")
-    schema = schema_of(task)
+    schema = schema_of(task, where)
     if recipe_task not in (None, task):  # values that the recipe left at the old task's defaults are dropped
-        before = schema_of(recipe_task)
+        before = schema_of(recipe_task, where)
         entries = {
             key: entry
             for key, entry in entries.items()

@@ -39,7 +39,7 @@ class Model:
     checkpoint: str = setting(
         MINILM,
         "local folder, hub id, `package:NAME/path`, `run:WORKDIR` for the best weights of another run, which may be of "
-        "another task, or `new:gpt2` (with `sizes`)",
+        "another task, or `new:MODEL_TYPE` (with `sizes`)",
         hf="model_name_or_path",
     )
     revision: str | None = setting(None, "branch, tag or commit of a hub id", hf="model_revision")
@@ -330,8 +330,8 @@ class Settings:
         if self.model.sizes and not self.model.checkpoint.startswith(NEW):
             raise UserError(
                 f"config.model.sizes={self.model.sizes!r}: these are the sizes of a new model, and "
-                f"config.model.checkpoint={self.model.checkpoint!r} has its own; leave them out, or give a new model "
-                "such as new:gpt2 as the checkpoint"
+                f"config.model.checkpoint={self.model.checkpoint!r} has its own; leave them out, or give a new model as "
+                f"the checkpoint, {NEW}MODEL_TYPE"
             )
         rows, examples = self.batch.rows, self.batch.examples
         if rows is not None and examples is not None:

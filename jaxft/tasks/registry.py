@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxft.config import sections
 from jaxft.config.settings import Schema, declarations, refuse
+from jaxft.errors import UserError
 from jaxft.layers.heads.kinds import HeadKind
 
 if TYPE_CHECKING:
@@ -110,8 +111,18 @@ TASKS = {
 }
 
 
-def schema_of(task: Any) -> Schema:
-    """Returns the schema of the settings for `task`. Raises `UserError` if there is no such task."""
+def schema_of(task: Any, where: str = "config") -> Schema:
+    """Returns the schema of the settings for `task`.
+
+    Args:
+      task: the name of the task that settings give; None or "" if they give none.
+      where: the source of the settings, for a message.
+
+    Raises:
+      UserError: there is no such task.
+    """
+    if not task:
+        raise UserError(f"{where}: config.task must be given; expected one of {', '.join(TASKS)}")
     if not isinstance(task, str) or task not in TASKS:
         near = difflib.get_close_matches(str(task), TASKS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -7,7 +7,6 @@ from ml_collections import ConfigDict
 
 from jaxft.config import loading, recipes, reference, sections
 from jaxft.config.settings import Schema, find_near
-from jaxft.errors import UserError
 from jaxft.tasks.registry import TASKS, schema_of
 
 MINILM = sections.MINILM
@@ -45,9 +44,7 @@ def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "c
       UserError: a key is unknown, a value has the wrong type, or no run can have the values.
     """
     values = recipes.flatten_values(config.to_dict() if isinstance(config, ConfigDict) else config, where)
-    if not values.get("task"):
-        raise UserError(f"{where}: config.task must be given; expected one of {', '.join(TASKS)}")
-    return schema_of(values["task"]).build(values, where)
+    return schema_of(values.get("task"), where).build(values, where)
 
 
 def all_schemas() -> list[Schema]:

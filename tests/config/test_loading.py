@@ -356,7 +356,7 @@ def test_yaml_and_json_recipes_build_on_others(tmp_path):
         ("b", (("task", "token_classification"), ("loss.weight", 2))),
     )
     for text, message in (
-        ("optim: {lr: 1}", "config.task must be given"),
+        ("optim: {lr: 1}", "mine.yaml: config.task must be given; expected one of token_classification, "),
         ("recipe: gone.py", "no file gone.py; expected a recipe"),
         ("recipe: 3", "recipe takes text such as configs/ner.py:offline"),
         ("a: [", "mine.yaml: not YAML"),

@@ -139,7 +139,7 @@ def _parse_name(value: Any, place: str, rules: LabelRules) -> str:
         text = str(value).strip()
     else:
         hint = (
-            "; spans [start, end, label] are for config.task='token_classification'"
+            "; for spans [start, end, label] choose a task that tags words (`jaxft recipes` lists recipes of it)"
             if isinstance(value, list)
             else ""
         )
