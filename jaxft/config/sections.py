@@ -330,8 +330,8 @@ class Settings:
         if self.model.sizes and not self.model.checkpoint.startswith(NEW):
             raise UserError(
                 f"config.model.sizes={self.model.sizes!r}: these are the sizes of a new model, and "
-                f"config.model.checkpoint={self.model.checkpoint!r} has its own; leave them out, or give a new model as "
-                f"the checkpoint, {NEW}MODEL_TYPE"
+                f"config.model.checkpoint={self.model.checkpoint!r} has its own; leave them out, or give a new model "
+                f"as the checkpoint, {NEW}MODEL_TYPE"
             )
         rows, examples = self.batch.rows, self.batch.examples
         if rows is not None and examples is not None:

@@ -137,7 +137,7 @@ def test_integers_stand_for_names():
         (["a", "b"], {}, "a list of 2 where one label was expected; set config.model.problem_type='multi_label"),
         ([], {}, "a list of 0 where one label was expected"),
         ({"a": 1}, {}, "a object where a label was expected"),
-        ([[0, 4, "LOC"]], {}, "a list where a label was expected; for spans [start, end, label] choose a task that tags"),
+        ([[0, 4, "LOC"]], {}, "a list where a label was expected; for spans [start, end, label] choose a task that"),
         ("d", {"names": ABC}, "the label 'd' is none of config.data.label_names (a, b, c)"),
         (3, {"names": ABC}, "label 3 is outside 0..2 (a, b, c)"),
         ("-1", {"names": ABC}, "label -1 is outside 0..2 (a, b, c); test sets without labels often have -1"),
