@@ -1,0 +1,179 @@
+"""Adapters that peft made have its logits here, and ours have theirs in peft."""
+
+import pathlib
+
+import jax
+import numpy as np
+import peft
+import pytest
+
+from jaxft.adapters.peft_files import load_adapter, read_settings
+from jaxft.config.adapter import Adapter
+from jaxft.errors import UserError
+from jaxft.hub.adapter_files import AdapterFiles
+from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.registry import FAMILIES
+from tests.adapters import peft_parity
+from tests.models import torch_parity
+
+# Model, head, adapter, and the tolerance in float64: what begins with a part of the weights has it in float32.
+CASES = {
+    "dora": (
+        "bert",
+        HeadKind.TOKEN,
+        lambda: peft.LoraConfig(
+            r=4,  # scales, alpha / sqrt(r), are float32: here without rounding
+            use_dora=True,
+            use_rslora=True,
+            target_modules=["query", "value", "intermediate.dense"],
+            rank_pattern={"layer.0.attention.self.query": 1},
+            alpha_pattern={"value": 5},
+            bias="lora_only",
+        ),
+        1e-8,
+    ),
+    "fused": (
+        "gpt2",
+        HeadKind.NEXT_TOKEN,
+        lambda: peft.LoraConfig(
+            r=2, lora_alpha=3, target_modules=["c_attn", "c_fc"], layers_to_transform=1, bias="all"
+        ),
+        1e-8,
+    ),
+    "fused ia3": ("gpt2", HeadKind.SEQUENCE, peft.IA3Config, 1e-8),
+    "pissa": (
+        "distilbert",
+        HeadKind.SEQUENCE,
+        lambda: peft.LoraConfig(
+            r=3,
+            use_rslora=True,
+            target_modules=".*layer\\.0.*lin.?",
+            modules_to_save=["pre_classifier", "embeddings.LayerNorm"],
+            init_lora_weights="pissa",
+        ),
+        1e-5,
+    ),
+}
+PISSA_TARGETS = (
+    "attention.k_lin",
+    "attention.out_lin",
+    "attention.q_lin",
+    "attention.v_lin",
+    "ffn.lin1",
+    "ffn.lin2",
+)
+MORE_CASES = {
+    "lora": ("bert", HeadKind.QUESTION, lambda: peft.LoraConfig(r=2, init_lora_weights="gaussian"), 1e-8),
+    "fused dora": ("gpt2", HeadKind.TOKEN, lambda: peft.LoraConfig(r=2, use_dora=True), 1e-8),
+    "olora": (
+        "roberta",
+        HeadKind.SEQUENCE,
+        lambda: peft.LoraConfig(r=2, target_modules=["query"], init_lora_weights="olora"),
+        1e-5,
+    ),
+    "all": (
+        "roberta",
+        HeadKind.SEQUENCE,
+        lambda: peft.LoraConfig(target_modules="all-linear", exclude_modules=["key"]),
+        1e-8,
+    ),
+    "ia3": ("bert", HeadKind.TOKEN, peft.IA3Config, 1e-8),
+}
+
+
+def check_both_ways(model_type, kind, make_adapter, tolerance, dtype, folder):
+    """Asserts that an adapter of peft has its logits here, and is the same in peft after we have written it."""
+    config = torch_parity.example_shape(model_type, seed=1)
+    base, theirs = peft_parity.make_peft(config, kind, make_adapter(), 1, dtype)
+    batch, texts = torch_parity.random_batch(config, 0)
+    peft_parity.save_peft(theirs, folder / "theirs")
+    with jax.enable_x64(dtype == "float64"):
+        ours = peft_parity.load_ours(config, kind, base, folder / "theirs", dtype)
+        logits = ours.logits(batch)
+        assert peft_parity.distance_of_logits(logits, theirs, texts) < tolerance
+        peft_parity.save_ours(config, kind, ours, folder / "ours")
+        back = peft_parity.load_peft(config, kind, base, folder / "ours", dtype)
+        assert peft_parity.distance_of_logits(logits, back, texts) < tolerance
+    return back.peft_config["default"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_are_pefts_both_ways(name, tmp_path):
+    config = check_both_ways(*CASES[name], "float64", tmp_path)
+    assert (
+        config.target_modules
+        == {
+            "dora": {"attention.self.query", "attention.self.value", "intermediate.dense"},
+            "fused": {"transformer.h.1.attn.c_attn", "transformer.h.1.mlp.c_fc"},
+            "fused ia3": {"attn.c_attn", "mlp.c_proj"},
+            "pissa": {f"distilbert.transformer.layer.0.{name}" for name in PISSA_TARGETS},
+        }[name]
+    )
+    assert config.fan_in_fan_out == name.startswith("fused")
+    if name == "pissa":  # which became a LoRA of twice the rank
+        assert (config.r, config.lora_alpha, config.init_lora_weights) == (6, 8 * 2**0.5, True)
+
+
+def test_float32_is_near_enough(tmp_path):
+    model_type, kind, make_adapter, _ = CASES["dora"]
+    check_both_ways(model_type, kind, make_adapter, 1e-4, "float32", tmp_path)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", CASES | MORE_CASES)
+def test_logits_are_pefts_in_more_cases(name, dtype, tmp_path):
+    model_type, kind, make_adapter, tolerance = (CASES | MORE_CASES)[name]
+    tolerance = tolerance if dtype == "float64" else 1e-4
+    check_both_ways(model_type, kind, make_adapter, tolerance, dtype, tmp_path)
+
+
+QUERY = "bert.encoder.layer.0.attention.self.query"
+TENSORS = {
+    f"{QUERY}.lora_A.weight": np.ones((2, 15), np.float32),
+    f"{QUERY}.lora_B.weight": np.ones((15, 2), np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"peft_type": "LOHA"}, "the method is 'LOHA'; expected LORA or IA3; merge the adapter in PEFT"),
+        ({"lora_bias": True}, "'lora_bias' is True, which jaxft does not support"),
+        ({"trainable_token_indices": [3]}, r"'trainable_token_indices' is \[3\]"),
+        (
+            {"init_lora_weights": "pissa_niter_4"},
+            "init_lora_weights is 'pissa_niter_4', which changed the base",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_named(changes, message):
+    config = {"peft_type": "LORA", "r": 2, "task_type": "TOKEN_CLS", "peft_version": "0.21.2"}
+    with pytest.raises(UserError, match=message):
+        read_settings(AdapterFiles(pathlib.Path("folder"), config | changes, TENSORS))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {f"{QUERY}.lora_A.weight": np.ones((3, 15))},
+            r"lora_A.weight' has the shape \(3, 15\), but .* \(2, 15\)",
+        ),
+        ({f"{QUERY}.lora_B.weight": None}, "has no tensor '.*query.lora_B.weight'"),
+        ({"bert.embeddings.word_embeddings.lora_embedding_A": np.ones(1)}, "is an adapter of embeddings"),
+        ({"bert.lstm.weight": np.ones(1)}, "has a tensor 'bert.lstm.weight' .* no parameter for"),
+        ({"classifier.weight": np.ones((2, 15))}, r"'classifier.weight' has the shape \(2, 15\)"),
+    ],
+)
+def test_an_adapter_of_another_model_is_refused(changes, message):
+    tensors = {name: tensor for name, tensor in (TENSORS | changes).items() if tensor is not None}
+    adapter = AdapterFiles(pathlib.Path("folder"), {"peft_type": "LORA", "r": 2}, tensors)
+    config = torch_parity.example_shape("bert", seed=1)
+    model = torch_parity.make_torch(config, HeadKind.TOKEN, seed=0)
+    base = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    settings = Adapter(**read_settings(adapter))
+    ours = peft_parity.make_ours(config, HeadKind.TOKEN, base, settings, "float32")
+    table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN)
+    with pytest.raises(UserError, match=message):
+        load_adapter(adapter, ours.plan, table, ours.parameters)
