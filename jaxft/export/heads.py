@@ -43,8 +43,12 @@ def write_heads(model: Model, folder: Path) -> None:
         tensors[f"{name}.weight"] = np.ascontiguousarray(kernel.T)
         tensors[f"{name}.bias"] = linear.get("head/bias", np.zeros(kernel.shape[-1], kernel.dtype))
         if "head/dense/kernel" in linear:
+            zeros = np.zeros(len(kernel), kernel.dtype)
             tensors[f"{name}.dense.weight"] = np.ascontiguousarray(linear["head/dense/kernel"].T)
-            tensors[f"{name}.dense.bias"] = linear["head/dense/bias"]
+            tensors[f"{name}.dense.bias"] = linear.get("head/dense/bias", zeros)
+            if "head/norm/scale" in linear:
+                tensors[f"{name}.norm.weight"] = linear["head/norm/scale"]
+                tensors[f"{name}.norm.bias"] = linear.get("head/norm/bias", zeros)
         decoding = head.export.decoding_tensors(head.task, head.model)
         tensors |= {f"{name}.{key}": value for key, value in decoding.items()}
         task = {"task": head.export.run.config.task, "labels": head.task.labels}

@@ -15,11 +15,12 @@ model.safetensors holds the backbone, for transformers' AutoModel.
 
 heads.safetensors holds, for each task NAME in heads.json, the weights of a linear layer over hidden states:
 `NAME.weight` [C, D] and `NAME.bias` [C]. If another layer comes before it, heads.safetensors holds `NAME.dense.weight`
-[D, D] and `NAME.dense.bias` [D] too. For a CRF it also holds `NAME.transitions` [C, C] (from, to), `NAME.start` [C]
+[D, D] and `NAME.dense.bias` [D] too, and, if a norm follows its activation, `NAME.norm.weight` and `NAME.norm.bias`
+[D]. For a CRF it also holds `NAME.transitions` [C, C] (from, to), `NAME.start` [C]
 and `NAME.end` [C]. Labels and transitions that the tagging scheme forbids have -inf.
 
 In heads.json, `tasks` holds the kind of each task, its labels, and for texts `problem_type`, `pool`, the
-`activation` after a dense layer, and `thresholds`.
+`activation` after a dense layer, the `norm_epsilon` of a norm after it, and `thresholds`.
 `reading` says how input becomes windows. For words it holds `max_length`, `stride`, the ids `before` and `after` them,
 and the `subword` by which a word is labelled. For texts it holds `max_length`, `truncation`, `stride`, and, both for a
 text and for a pair of texts, the `ids` before, between and after, with the token `types` of all five pieces.
@@ -181,7 +182,13 @@ class Model:
                 x = np.where(mask > 0, hidden, -np.inf).max(axis=1)
             if activation := head.get("activation"):
                 dense = x @ self.tensors[f"{name}.dense.weight"].T + self.tensors[f"{name}.dense.bias"]
-                x = get_activation(activation)(torch.from_numpy(dense)).numpy()
+                activated = get_activation(activation)(torch.from_numpy(dense))
+                if epsilon := head.get("norm_epsilon"):
+                    norm = [
+                        torch.from_numpy(self.tensors[f"{name}.norm.{key}"]) for key in ("weight", "bias")
+                    ]
+                    activated = torch.nn.functional.layer_norm(activated, norm[0].shape, *norm, epsilon)
+                x = activated.numpy()
             logits[name] = x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
         return logits
 

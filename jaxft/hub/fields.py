@@ -44,6 +44,11 @@ def read_activation(hf_config: Mapping[str, Any], key: str, default: str) -> str
     return ACTIVATIONS[name]
 
 
+def name_activation(activation: str) -> str:
+    """Returns the name in config.json of jaxft's activation."""
+    return next(name for name, ours in ACTIVATIONS.items() if ours == activation)
+
+
 def read_rate(hf_config: Mapping[str, Any], keys: Sequence[str], default: float) -> float:
     """Returns the first dropout rate among `keys` that is set. Raises `UserError` for what is no rate."""
     for key in keys:

@@ -25,9 +25,9 @@ class WeightRule:
       tensor: the tensor's name. If it contains `{layer}`, the parameter is the stack `[num_layers, ...]` of the layers'
         tensors.
       transform: a key of `TRANSFORMS`.
-      chunk: (index, count) if the tensor, transformed, holds `count` parameters of equal width next to each other in its
+      chunk: (index, count) if the transformed tensor holds `count` parameters of equal width next to each other in its
         last axis. This parameter is at `index`. Each of the others has its own rule.
-      unused: for a stack whose first layer has no tensor, because nothing reads that parameter: the value that fills it.
+      unused: the value of the first layer in a stack, if nothing reads it and no tensor holds it.
     """
 
     parameter: str

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from jaxft.hub.weights import WeightRule, WeightTable
 from jaxft.layers.heads.backbone import Backbone
+from jaxft.layers.heads.classification import HeadForm
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.decoder import AnyDecoder
 from jaxft.models.model_config import ModelConfig
 
@@ -19,9 +20,10 @@ class Head:
       architecture: transformers' class of the backbone with this head.
       rules: maps the parameters of the head to the tensors of that class.
       pool: for texts, how that class makes one vector of the hidden states; see `layers.heads.sequence`.
-      form: for texts, the layers of the head of that class; for masked tokens, only its activation, or None for that
-        of the model.
+      form: the layers of the head of that class. For masked tokens, activation and norm are those of the backbone if
+        the form has none.
       read_dropout: returns the rate of dropout in the head from config.json; None if that class has none.
+      configure: returns the values of `pool` and `form` that depend on the backbone's config; None if none does.
     """
 
     architecture: str
@@ -29,6 +31,7 @@ class Head:
     pool: str | None = None
     form: HeadForm = HeadForm()
     read_dropout: Callable[[Mapping[str, object]], float] | None = None
+    configure: Callable[[Any], Mapping[str, Any]] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

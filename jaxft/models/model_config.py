@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from jaxft.errors import UserError
-from jaxft.hub.fields import ACTIVATIONS as HF_ACTIVATIONS
+from jaxft.hub.fields import name_activation
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.attention.interface import Feature, Visibility
 
@@ -126,7 +126,7 @@ def write_fields(config: ModelConfig, hf_keys: Mapping[str, str]) -> dict[str, o
     """Returns the config.json that has the fields of `config` under the keys `hf_keys`, as in `read_fields`."""
     fields = {key: getattr(config, name) for name, key in hf_keys.items()}
     activation = hf_keys["activation"]
-    fields[activation] = next(name for name, ours in HF_ACTIVATIONS.items() if ours == fields[activation])
+    fields[activation] = name_activation(fields[activation])
     return {"model_type": config.model_type, **fields}
 
 

@@ -1,5 +1,6 @@
 """Lists the model families by the `model_type` of their config.json."""
 
+import dataclasses
 import importlib
 from collections.abc import Mapping
 
@@ -10,7 +11,7 @@ from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.decoder import AnyDecoder
-from jaxft.models.family import Family
+from jaxft.models.family import Family, Head
 from jaxft.models.model_config import ModelConfig
 
 # Each family declares itself in the module `family` of its folder.
@@ -31,6 +32,12 @@ def list_families(head: HeadKind) -> list[str]:
     return [model_type for model_type, family in FAMILIES.items() if head in family.heads]
 
 
+def find_head(config: ModelConfig, kind: HeadKind) -> Head:
+    """Returns what its family declares of a kind of head over a backbone of this shape."""
+    head = FAMILIES[config.model_type].heads[kind]
+    return head if head.configure is None else dataclasses.replace(head, **head.configure(config))
+
+
 def family_of(hf_config: Mapping[str, object]) -> Family:
     """Returns the family of a config.json. Raises `UserError` if its model_type is not supported."""
     model_type = hf_config.get("model_type")
@@ -40,6 +47,11 @@ def family_of(hf_config: Mapping[str, object]) -> Family:
             "another checkpoint (or add the field where an old config.json lacks it)"
         )
     return FAMILIES[model_type]
+
+
+def read_model_config(hf_config: Mapping[str, object]) -> ModelConfig:
+    """Returns the shape in a config.json. Raises `UserError` for one that is of no family, or cannot be."""
+    return family_of(hf_config).config_class.from_hf(hf_config)
 
 
 def make_decoder(config: ModelConfig) -> AnyDecoder:

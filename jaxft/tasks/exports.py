@@ -7,11 +7,21 @@ import numpy as np
 from flax import nnx
 
 from jaxft.config import sections
+from jaxft.hub.fields import name_activation
+from jaxft.layers.heads.classification import HeadForm
 from jaxft.tasks.base import Answer, Example, Json, Prediction, Task
 from jaxft.tasks.run_facts import RunFacts, TaskSettings
 
 # What a head answers: a number, a label, tags, or a set of labels.
 HeadAnswer: TypeAlias = float | str | Sequence[str] | set[str]
+
+
+def describe_layers(form: HeadForm) -> dict[str, Json]:
+    """Returns what heads.json says of the layers before a head's output layer."""
+    if form.activation is None:
+        return {}
+    norm: dict[str, Json] = {} if form.norm_epsilon is None else {"norm_epsilon": form.norm_epsilon}
+    return {"activation": name_activation(form.activation)} | norm
 
 
 class ExportedHead(NamedTuple):

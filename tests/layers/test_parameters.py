@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from jaxft.layers.heads.classification import HeadForm
 from jaxft.layers.heads.crf import CRFHead
 from jaxft.layers.parameters import Kind, Role, read_roles
 from tests.models.test_output_positions import make
@@ -32,7 +33,9 @@ def test_every_parameter_of_a_network_has_its_role(kind):
 
 
 def test_transitions_of_labels_are_no_matrix_of_a_product():
-    roles = read_roles(nnx.eval_shape(lambda: CRFHead(4, 3, initializer_range=0.1, rngs=nnx.Rngs(0))))
+    roles = read_roles(
+        nnx.eval_shape(lambda: CRFHead(4, 3, HeadForm(), initializer_range=0.1, rngs=nnx.Rngs(0)))
+    )
     assert [name for name, role in roles.items() if role.is_matrix] == ["kernel"]
 
 

@@ -60,8 +60,20 @@ class WordEmbeddings(Protocol):
         """A vector of each word."""
 
 
+class WordConfig(BackboneConfig, Protocol):
+    """The shape of a backbone that predicts words."""
+
+    @property
+    def ties_word_embeddings(self) -> bool:
+        """Whether word embeddings are also the output layer."""
+
+
 class WordBackbone(Backbone, Protocol):
-    """A backbone that reads words."""
+    """A backbone that reads and predicts words."""
+
+    @property
+    def config(self) -> WordConfig:
+        """The shape of the backbone."""
 
     @property
     def embeddings(self) -> WordEmbeddings:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxft.layers.linear import Linear
+from jaxft.layers.heads.classification import ClassificationHead, HeadForm
 from jaxft.layers.parameters import Kind, Role, make_parameter
 
 # `find_best_paths` scans this many streams of words at once, and this many words of each stream in one scan.
@@ -31,18 +31,18 @@ class Chain(NamedTuple):
     end: jax.Array | np.ndarray
 
 
-class CRFHead(Linear):
-    """A linear layer for the emissions, and the scores of a `Chain`.
+class CRFHead(ClassificationHead):
+    """A head for the emissions, and the scores of a `Chain`.
 
     New scores are 0. With scores of 0, likelihood and best path are the same as with a softmax at each word.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, initializer_range: float, rngs: nnx.Rngs):
-        super().__init__(in_features, out_features, initializer_range=initializer_range, rngs=rngs)
-        scores = jnp.zeros((out_features,), jnp.float32)
-        self.transitions = make_parameter(
-            jnp.zeros((out_features, out_features), jnp.float32), Role(Kind.BIAS)
-        )
+    def __init__(
+        self, size: int, num_labels: int, form: HeadForm, *, initializer_range: float, rngs: nnx.Rngs
+    ):
+        super().__init__(size, num_labels, form, initializer_range=initializer_range, rngs=rngs)
+        scores = jnp.zeros((num_labels,), jnp.float32)
+        self.transitions = make_parameter(jnp.zeros((num_labels, num_labels), jnp.float32), Role(Kind.BIAS))
         self.start = make_parameter(scores, Role(Kind.BIAS))
         self.end = make_parameter(scores, Role(Kind.BIAS))
 

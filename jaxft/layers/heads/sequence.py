@@ -1,67 +1,22 @@
 """Classifies each segment of a row."""
 
-import dataclasses
-from collections.abc import Callable
 from typing import cast
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.layers.activations import ACTIVATIONS
-from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
+from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.heads.backbone import Backbone, PooledBackbone
+from jaxft.layers.heads.classification import PLAIN_FORM, ClassificationHead, HeadForm
 from jaxft.layers.heads.segment_max import segment_max
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.linear import Linear
-from jaxft.layers.precision import widen
 
 POOLS = ("pooler", "cls", "last", "mean", "max")
 
 
-@dataclasses.dataclass(frozen=True)
-class HeadForm:
-    """The layers of a head, which scores one vector for each text. Dropout precedes the last of them.
-
-    Attributes:
-      activation: a key of `ACTIVATIONS`, which follows a dense layer before the output layer; None if there is no dense
-        layer.
-      drops_input: whether dropout precedes the dense layer too.
-      has_bias: whether the output layer has a bias.
-    """
-
-    activation: str | None = None
-    drops_input: bool = True
-    has_bias: bool = True
-
-
-class SequenceHead(Linear):
-    """The head of a sequence classifier: an output layer, behind a layer `dense` if its form has an activation."""
-
-    def __init__(
-        self, size: int, num_labels: int, form: HeadForm, *, initializer_range: float, rngs: nnx.Rngs
-    ):
-        super().__init__(
-            size, num_labels, use_bias=form.has_bias, initializer_range=initializer_range, rngs=rngs
-        )
-        if form.activation:
-            self.dense = Linear(size, size, initializer_range=initializer_range, rngs=rngs)
-        self.form = form
-
-    def __call__(  # type: ignore[override]  # a head is called with dropout, its output layer without
-        self, x: jax.Array, drop: Callable[[jax.Array, int], jax.Array]
-    ) -> jax.Array:
-        """Returns the scores of each vector, `[N, D] -> [N, C]`; `drop(x, site)` applies dropout."""
-        site = HEAD_SITE
-        if self.form.activation:
-            x = drop(x, site) if self.form.drops_input else x
-            x = ACTIVATIONS[self.form.activation](self.dense(widen(x)))
-            site += 1
-        return super().__call__(widen(drop(x, site)))
-
-
 class SequenceClassifier(nnx.Module):
-    """A sequence classifier: a backbone, pooling of each segment's states, and a `SequenceHead`.
+    """A sequence classifier: a backbone, pooling of each segment's states, and a `ClassificationHead`.
 
     Args:
       backbone: called like `Bert`; has its width in `hidden_size`, and a method `pool` if it has a pooler.
@@ -85,12 +40,12 @@ class SequenceClassifier(nnx.Module):
         dropout: float,
         initializer_range: float,
         rngs: nnx.Rngs,
-        form: HeadForm = HeadForm(),
+        form: HeadForm = PLAIN_FORM,
     ):
         if pool not in POOLS:
             raise ValueError(f"pool {pool!r} is none of {POOLS}")
         self.backbone = backbone
-        self.head = SequenceHead(
+        self.head = ClassificationHead(
             backbone.config.hidden_size, num_labels, form, initializer_range=initializer_range, rngs=rngs
         )
         self.pool = pool

@@ -3,22 +3,22 @@
 import jax
 from flax import nnx
 
-from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
+from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.heads.backbone import Backbone
+from jaxft.layers.heads.classification import PLAIN_FORM, ClassificationHead, HeadForm
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.linear import Linear
-from jaxft.layers.precision import widen
 
 
 class TokenClassifier(nnx.Module):
-    """A token classifier: a backbone, dropout, and a linear layer `head` that scores the labels of each token.
+    """A token classifier: a backbone, and a `ClassificationHead` that scores the labels of each token.
 
     Args:
       backbone: called like `Bert`; has its width in `hidden_size`.
       num_labels: C.
-      dropout: the dropout rate before the head.
+      dropout: the dropout rate in the head.
       initializer_range: the standard deviation of the head's new weights.
-      head_class: the head's class, constructed like `Linear`.
+      form: the head's layers.
+      head_class: the head's class, constructed like `ClassificationHead`.
     """
 
     def __init__(
@@ -29,11 +29,12 @@ class TokenClassifier(nnx.Module):
         dropout: float,
         initializer_range: float,
         rngs: nnx.Rngs,
-        head_class: type[Linear] = Linear,
+        form: HeadForm = PLAIN_FORM,
+        head_class: type[ClassificationHead] = ClassificationHead,
     ):
         self.backbone = backbone
         self.head = head_class(
-            backbone.config.hidden_size, num_labels, initializer_range=initializer_range, rngs=rngs
+            backbone.config.hidden_size, num_labels, form, initializer_range=initializer_range, rngs=rngs
         )
         self.rate = dropout
 
@@ -49,5 +50,8 @@ class TokenClassifier(nnx.Module):
         """
         x = self.backbone(inputs, dropout)
         rows, length, size = x.shape
-        x = apply_dropout(x.reshape(rows * length, size), self.rate, dropout, HEAD_SITE, rows=rows)
-        return self.head(widen(x)).reshape(rows, length, -1)
+
+        def drop(x: jax.Array, site: int) -> jax.Array:
+            return apply_dropout(x, self.rate, dropout, site, rows=rows)
+
+        return self.head(x.reshape(rows * length, size), drop).reshape(rows, length, -1)

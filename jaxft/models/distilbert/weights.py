@@ -1,8 +1,8 @@
 """Maps the parameters of DistilBERT and of its heads to the tensors of Hugging Face checkpoints."""
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
+from jaxft.layers.heads.classification import HeadForm
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.distilbert.config import read_question_dropout, read_text_dropout, read_token_dropout
 from jaxft.models.encoder_family import make_canonical_names, make_masked_head_rules
 from jaxft.models.family import Head

@@ -1,8 +1,8 @@
 """Maps the parameters of ELECTRA and of its heads to the tensors of Hugging Face checkpoints."""
 
 from jaxft.hub.weights import WeightTable, make_linear_rules
+from jaxft.layers.heads.classification import HeadForm
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.encoder_family import (
     make_canonical_names,
     make_encoder_rules,

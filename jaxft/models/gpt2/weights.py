@@ -1,8 +1,8 @@
 """Maps the parameters of GPT-2 and of its heads to the tensors of Hugging Face checkpoints."""
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
+from jaxft.layers.heads.classification import HeadForm
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.family import Head
 from jaxft.models.gpt2.config import read_classifier_dropout
 

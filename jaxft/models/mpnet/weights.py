@@ -1,8 +1,8 @@
 """Maps the parameters of MPNet and of its heads to the tensors of Hugging Face checkpoints."""
 
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
+from jaxft.layers.heads.classification import HeadForm
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.layers.heads.sequence import HeadForm
 from jaxft.models.encoder_family import make_canonical_names, make_masked_head_rules, make_text_head_rules
 from jaxft.models.family import Head
 from jaxft.models.mpnet.config import read_head_dropout

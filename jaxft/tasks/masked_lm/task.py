@@ -16,9 +16,8 @@ from jaxft.layers.inputs import Inputs
 from jaxft.layers.output_positions import gather, locate
 from jaxft.layers.runtime import Runtime
 from jaxft.losses import chunked
-from jaxft.models.encoder_family import EncoderConfig
 from jaxft.models.model_config import ModelConfig
-from jaxft.models.registry import FAMILIES, make_backbone
+from jaxft.models.registry import find_head, make_backbone
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.masked_lm.settings import Settings
 
@@ -35,12 +34,9 @@ class MaskedLM(Task):
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `MaskedTokenModel` over a backbone of `model_config`."""
-        assert isinstance(model_config, EncoderConfig)
-        head = FAMILIES[model_config.model_type].heads[HeadKind.MASKED]
         return MaskedTokenModel(
             cast(WordBackbone, make_backbone(model_config, runtime, rngs=rngs)),
-            activation=head.form.activation or model_config.activation,
-            ties_embeddings=model_config.ties_word_embeddings,
+            form=find_head(model_config, HeadKind.MASKED).form,
             rngs=rngs,
         )
 

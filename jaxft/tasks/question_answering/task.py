@@ -9,12 +9,13 @@ from flax import nnx
 
 from jaxft.data.batching.batch import BatchSpec, segment_labels
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.runtime import Runtime
 from jaxft.losses import cross_entropy
 from jaxft.models.model_config import ModelConfig
-from jaxft.models.registry import make_backbone
+from jaxft.models.registry import find_head, make_backbone
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.checkpoint_heads import has_head
 from jaxft.tasks.question_answering.data import OUTPUTS
@@ -41,6 +42,7 @@ class QuestionAnswering(Task):
             dropout=self.head_dropout,
             initializer_range=model_config.initializer_range,
             rngs=rngs,
+            form=find_head(model_config, HeadKind.QUESTION).form,
         )
 
     def loss(

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from jaxft.data.sources.labels import MULTI, NUMBER
+from jaxft.models.registry import read_model_config
 from jaxft.tasks.card_tables import (
     Evaluations,
     Redact,
@@ -76,7 +77,7 @@ def describe_usage(run: RunFacts[Settings]) -> str:
     """Shows how to classify with transformers, or `heads_loader.py` if transformers cannot or reads differently."""
     data = run.config.data
     text = '{"text": "...", "text_pair": "..."}' if data.text_pair else '"..."'
-    has_class = has_transformers_class(run.config, run.checkpoint.hf_config["model_type"])
+    has_class = has_transformers_class(run.config, read_model_config(run.checkpoint.hf_config))
     section = (
         "```python\nfrom transformers import pipeline\n\n"
         f'classify = pipeline("text-classification", model="PATH_OF_THIS_FOLDER", truncation=True, max_length='

@@ -7,8 +7,10 @@ import numpy as np
 
 from jaxft.data.encoding.tokenizer import make_frame
 from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.models.model_config import ModelConfig
+from jaxft.models.registry import read_model_config
 from jaxft.tasks.base import Answer, Json, Task
-from jaxft.tasks.exports import Export, HeadAnswer
+from jaxft.tasks.exports import Export, HeadAnswer, describe_layers
 from jaxft.tasks.sequence_classification.number_label import NumberLabel
 from jaxft.tasks.sequence_classification.settings import Settings
 from jaxft.tasks.sequence_classification.task import (
@@ -28,9 +30,14 @@ class TextExport(Export[Settings, LabelledText, np.ndarray]):
         return self.run.config.data.label
 
     @property
+    def _model_config(self) -> ModelConfig:
+        """The shape of the backbone."""
+        return read_model_config(self.run.checkpoint.hf_config)
+
+    @property
     def has_class(self) -> bool:
         """Returns whether transformers' class pools the states as the model does, and has the bias that it needs."""
-        return has_transformers_class(self.run.config, self.run.checkpoint.hf_config["model_type"])
+        return has_transformers_class(self.run.config, self._model_config)
 
     @property
     def needs_loader(self) -> bool:
@@ -44,7 +51,7 @@ class TextExport(Export[Settings, LabelledText, np.ndarray]):
         checkpoint's padding token stays, because RoBERTa counts positions from it.
         """
         fields: dict[str, Json] = {"problem_type": self.run.config.model.problem_type, **self.run.tuned}
-        if class_head(self.run.checkpoint.hf_config["model_type"]).pool == "last":
+        if class_head(self._model_config).pool == "last":
             fields["pad_token_id"] = self.run.checkpoint.tokenizer.pad_token_id
         return fields
 
@@ -58,13 +65,11 @@ class TextExport(Export[Settings, LabelledText, np.ndarray]):
         return parameters | {"head/kernel": parameters["head/kernel"] * scale, "head/bias": bias}
 
     def describe_head(self) -> dict[str, Json]:
-        """Returns the kind of labels, the pooling, the activation of the head's dense layer, and thresholds."""
-        model_type = self.run.checkpoint.hf_config["model_type"]
-        activation = class_head(model_type).form.activation
+        """Returns the kind of labels, the pooling, the layers before the output layer, and thresholds."""
         return {
             "problem_type": self.run.config.model.problem_type,
-            "pool": resolve_pool(self.run.config, model_type),
-            **({"activation": activation} if activation else {}),
+            "pool": resolve_pool(self.run.config, self._model_config),
+            **describe_layers(class_head(self._model_config).form),
             **self.run.tuned,
         }
 

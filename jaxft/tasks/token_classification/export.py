@@ -9,7 +9,9 @@ from flax import nnx
 from jaxft.data.encoding.sentences import choose_stride
 from jaxft.data.encoding.tokenizer import find_special_tokens
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
-from jaxft.tasks.exports import Export, HeadAnswer
+from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.registry import find_head, read_model_config
+from jaxft.tasks.exports import Export, HeadAnswer, describe_layers
 from jaxft.tasks.token_classification.crf import CHAIN, CRFTagging
 from jaxft.tasks.token_classification.data import forms_entities
 from jaxft.tasks.token_classification.settings import Settings
@@ -50,6 +52,12 @@ class TagExport(Export[Settings, Sentence, "Prediction"]):
         if not isinstance(task, CRFTagging):
             return {}
         return {name: np.asarray(scores) for name, scores in task.decoding_chain(model)._asdict().items()}
+
+    def describe_head(self) -> dict[str, "Json"]:
+        """Returns the layers before the output layer."""
+        return describe_layers(
+            find_head(read_model_config(self.run.checkpoint.hf_config), HeadKind.TOKEN).form
+        )
 
     def describe_reading(self) -> dict[str, "Json"]:
         """Returns the windows of words, which `data.encoding.sentences` makes in training."""

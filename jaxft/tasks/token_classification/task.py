@@ -10,13 +10,14 @@ from flax import nnx
 from jaxft.data.batching.batch import TOKEN_LABELS, BatchSpec
 from jaxft.data.batching.output_positions import LABELLED_TOKENS, OutputRule
 from jaxft.layers.dropout import DropoutSeed
+from jaxft.layers.heads.classification import ClassificationHead
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
-from jaxft.layers.linear import Linear
 from jaxft.layers.runtime import Runtime
 from jaxft.losses import cross_entropy
 from jaxft.models.model_config import ModelConfig
-from jaxft.models.registry import make_backbone
+from jaxft.models.registry import find_head, make_backbone
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.checkpoint_heads import find_head_order
 from jaxft.tasks.label_losses import loss_with_r_drop, read_class_weights
@@ -27,7 +28,7 @@ class TokenClassification(Task):
     """Predicts named entities or other labels of words, by a softmax over IOB2 tags or plain labels."""
 
     batch_spec = BatchSpec(TOKEN_LABELS)
-    head_class: type[Linear] = Linear
+    head_class: type[ClassificationHead] = ClassificationHead
 
     def __init__(self, labels: list[str], config: Settings, head_dropout: float):
         self.labels = labels
@@ -46,6 +47,7 @@ class TokenClassification(Task):
             dropout=self.head_dropout,
             initializer_range=model_config.initializer_range,
             rngs=rngs,
+            form=find_head(model_config, HeadKind.TOKEN).form,
             head_class=self.head_class,
         )
 

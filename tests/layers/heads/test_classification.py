@@ -1,4 +1,4 @@
-"""The head of texts drops where transformers' classes do, and computes at least in float32."""
+"""The head of labels drops where transformers' classes do, and computes at least in float32."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from jaxft.layers.dropout import HEAD_SITE
-from jaxft.layers.heads.sequence import HeadForm, SequenceHead
+from jaxft.layers.heads.classification import ClassificationHead, HeadForm
 
 
 @pytest.mark.parametrize(
@@ -15,15 +15,20 @@ from jaxft.layers.heads.sequence import HeadForm, SequenceHead
         (HeadForm(), [(HEAD_SITE, "input")]),  # as BERT's
         (HeadForm("tanh"), [(HEAD_SITE, "input"), (HEAD_SITE + 1, "dense")]),  # as RoBERTa's
         (HeadForm("relu", drops_input=False), [(HEAD_SITE + 1, "dense")]),  # as DistilBERT's
+        (
+            HeadForm("gelu", norm_epsilon=1e-5, drops_input=False, has_norm_bias=False, has_dense_bias=False),
+            [(HEAD_SITE + 1, "norm")],
+        ),  # as ModernBERT's
     ],
 )
 def test_dropout_is_where_transformers_has_it_with_masks_of_their_own(form, sites):
-    head = SequenceHead(4, 3, form, initializer_range=0.5, rngs=nnx.Rngs(0))
+    head = ClassificationHead(4, 3, form, initializer_range=0.5, rngs=nnx.Rngs(0))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.bfloat16)
     seen = []
 
     def drop(values, site):
-        seen.append((site, "input" if values is x else "dense"))
+        is_normal = np.allclose(values.mean(axis=-1), 0, atol=1e-5)
+        seen.append((site, "input" if values is x else "norm" if is_normal else "dense"))
         return values
 
     scores = head(x, drop)
