@@ -1,5 +1,6 @@
 """Reads recipes (Python, YAML or JSON), and the recipes that they are based on."""
 
+import dataclasses
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -11,10 +12,11 @@ from ml_collections import ConfigDict
 
 from jaxft.config.overlay import Entry, Log, overlay
 from jaxft.config.recipe_catalog import ADDRESS, find_recipe, find_recipe_file
+from jaxft.config.sections import Settings
 from jaxft.config.settings import type_name
 from jaxft.errors import UserError
 
-SECTIONS = ("model", "data", "batch", "train", "optim", "loss", "eval", "checkpoint", "mesh", "log")
+SECTIONS = [field.name for field in dataclasses.fields(Settings) if dataclasses.is_dataclass(field.default)]
 RECIPE = "recipe"  # the key of a YAML or JSON recipe that names the recipe it is based on
 
 
