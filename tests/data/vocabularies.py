@@ -23,9 +23,9 @@ LINES = [
     "नमस्ते दुनिया, दिल्ली भारत की राजधानी है।",
     "ok 😀 👩‍👩‍👧 ❤️ fine",
 ] * 20
-# The family whose checkpoints have such files: byte-level BPE, Unigram by SentencePiece (two layouts), WordPiece (two).
-KINDS = ("roberta", "xlm-roberta", "camembert", "bert", "mpnet")
-SENTENCEPIECE_KINDS = ("xlm-roberta", "camembert")
+# The family whose checkpoints have such files: byte-level BPE, Unigram by SentencePiece (three), WordPiece (two).
+KINDS = ("roberta", "xlm-roberta", "camembert", "deberta-v2", "bert", "mpnet")
+SENTENCEPIECE_KINDS = ("xlm-roberta", "camembert", "deberta-v2")
 
 # Parts of words: several scripts, marks that combine, joiners, and characters that tokenizers change or leave out.
 _PIECES = (
@@ -49,7 +49,8 @@ def vocabulary_folder(kind: str) -> pathlib.Path:
     folder = pathlib.Path(tempfile.mkdtemp(prefix=f"jaxft-{kind}-"))
     (folder / "config.json").write_text(json.dumps({"model_type": kind}))
     if kind in SENTENCEPIECE_KINDS:
-        (folder / "sentencepiece.bpe.model").write_bytes(train_sentencepiece())
+        name = "spm.model" if kind == "deberta-v2" else "sentencepiece.bpe.model"
+        (folder / name).write_bytes(train_sentencepiece(kind))
     elif kind == "roberta":
         tokenizer = tokenizers.Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -73,19 +74,22 @@ def vocabulary_folder(kind: str) -> pathlib.Path:
 
 
 @functools.cache
-def train_sentencepiece() -> bytes:
-    """Returns a SentencePiece model of Unigram, with the normalization of XLM-R and CamemBERT."""
+def train_sentencepiece(kind: str) -> bytes:
+    """Returns a SentencePiece model of Unigram, with the normalization and special tokens of one of the kinds."""
     model = io.BytesIO()
+    options = {"pad_id": -1, "normalization_rule_name": "nmt_nfkc"}
+    if kind == "deberta-v2":
+        options = {"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3, "normalization_rule_name": "identity"}
+        options |= {"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"}
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(LINES),
         model_writer=model,
         model_type="unigram",
-        normalization_rule_name="nmt_nfkc",
         vocab_size=300,
         hard_vocab_limit=False,
         character_coverage=1.0,
-        pad_id=-1,
         minloglevel=2,
+        **options,
     )
     return model.getvalue()
 

@@ -79,7 +79,7 @@ def test_a_tokenizer_is_the_same_from_its_oldest_files_and_from_tokenizer_json_a
 @pytest.mark.parametrize("kind", SENTENCEPIECE_KINDS)
 def test_a_sentencepiece_model_alone_is_converted_to_the_same_pieces(kind):
     tokenizer = load_tokenizer(vocabulary_folder(kind))
-    original = sentencepiece.SentencePieceProcessor(model_proto=train_sentencepiece())
+    original = sentencepiece.SentencePieceProcessor(model_proto=train_sentencepiece(kind))
     assert tokenizer.is_fast
     for line in LINES[:7]:
         assert tokenizer.tokenize(line) == original.encode(line, out_type=str)

@@ -85,7 +85,7 @@ def unigram(pre_tokenizer) -> PreTrainedTokenizerFast:
         "bytes",
         "bytes after a space",
         "bytes, spaces trimmed",
-        *("roberta", "xlm-roberta", "camembert", "mpnet"),
+        *("roberta", "xlm-roberta", "camembert", "deberta-v2", "mpnet"),
         *("metaspace always", "metaspace first", "metaspace never"),
     ],
 )
