@@ -3,8 +3,10 @@
 docs/adapters.md describes the files.
 """
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,8 @@ from jaxft.adapters.peft_tensors import (
 from jaxft.adapters.plan import AdapterPlan, is_adapter
 from jaxft.config.adapter import Adapter as AdapterSettings
 from jaxft.errors import UserError
-from jaxft.hub.adapter_files import CONFIG, AdapterFiles
+from jaxft.hub.adapter_files import CONFIG, MODEL_CONFIG, AdapterFiles
+from jaxft.hub.files import read_json_object
 from jaxft.hub.weights import WeightTable, load_weights, save_weights
 from jaxft.layers.heads.kinds import HeadKind
 
@@ -131,15 +134,24 @@ def _read_init(init: Any, where: str) -> str:
 
 
 def load_adapter(
-    adapter: AdapterFiles, plan: AdapterPlan, table: WeightTable, parameters: Mapping[str, Any]
-) -> dict[str, np.ndarray]:
-    """Returns the parameters by path that an adapter of PEFT holds: of adapters, heads, biases, and saved modules.
+    adapter: AdapterFiles,
+    plan: AdapterPlan,
+    table: WeightTable,
+    parameters: Mapping[str, Any],
+    find_head_order: Callable[[Mapping[str, Any]], list[int] | None],
+) -> tuple[dict[str, np.ndarray], str]:
+    """Returns the parameters by path that an adapter of PEFT holds, and a line about them for the log.
+
+    These are the parameters of adapters, the head, biases, and modules that were trained completely. The head is left
+    out if it is for other labels.
 
     Args:
       adapter: the adapter.
       plan: what the run trains, by the settings of `read_settings`.
       table: maps the parameters of the model, with its head, to tensors.
-      parameters: the parameters by path, whose layers without an adapter stay as they are.
+      parameters: the parameters by path, perhaps in the abstract.
+      find_head_order: returns the number of each of the run's labels among the outputs of a head, from the config.json
+        of its model; None for other labels.
 
     Raises:
       UserError: the adapter and the model do not belong together.
@@ -154,12 +166,45 @@ def load_adapter(
             "the adapter in PEFT (merge_and_unload), and start from the merged model"
         )
     rules = {rule.parameter: rule for rule in table.rules}
-    trained = {
+    stored = {
         path: value
         for path, value in parameters.items()
         if path in rules and not others.keys().isdisjoint(rules[path].tensor_names(value.shape))
     }
-    return loaded | load_weights(table, others, trained, source=source)[0]
+    head = {path: rules[path].tensor for path in stored if not path.startswith("backbone/")}
+    fits = all(others[name].size == math.prod(parameters[path].shape) for path, name in head.items())
+    order, note = _match_head(adapter.folder / MODEL_CONFIG, find_head_order, fits) if head else (None, "")
+    if order == []:
+        for path, name in head.items():
+            del others[name], stored[path]
+    weights, _ = load_weights(table, others, stored, source=source)
+    if order:
+        weights |= {path: weights[path][..., order] for path in head if path.rpartition("/")[0] == "head"}
+    return loaded | weights, f"{source}: {len(loaded) + len(weights)} parameters of an adapter{note}"
+
+
+def _match_head(
+    path: Path, find_head_order: Callable[[Mapping[str, Any]], list[int] | None], fits: bool
+) -> tuple[list[int] | None, str]:
+    """Returns the order of a head's outputs, and what to log of it; None keeps the order, [] leaves the head out.
+
+    PEFT's files do not say what the outputs mean. Those of jaxft have a config.json next to them that does.
+
+    Args:
+      path: that config.json.
+      find_head_order: see `load_adapter`.
+      fits: whether the head has as many outputs as that of the run.
+    """
+    if not path.is_file():
+        if fits:
+            return (
+                None,
+                "; nothing says what its head is for, so its outputs are taken for the labels in their order",
+            )
+        return [], "; its head has another number of outputs, so the head is new"
+    if (order := find_head_order(read_json_object(path))) is None:
+        return [], "; its head is for other labels, so the head is new"
+    return order, f"; its head is kept, for it has the same {len(order)} labels"
 
 
 def save_adapter(

@@ -115,10 +115,12 @@ def from_peft(
 ) -> dict[str, np.ndarray]:
     """Returns the parameters by path that PEFT's tensors hold: the inverse of `to_peft`.
 
+    Layers without an adapter get zeros, which nothing reads.
+
     Args:
       table: the tensors of the method.
       targets: what has adapters.
-      parameters: the model's parameters by path. Layers without an adapter keep theirs.
+      parameters: the model's parameters by path, perhaps in the abstract.
       tensors: the adapter's tensors by name, which may also be others.
       source: the adapter's name in errors.
 
@@ -127,7 +129,7 @@ def from_peft(
     """
     loaded: dict[str, np.ndarray] = {}
     for target, entry, paths in _pair(table, targets, parameters):
-        values = [np.array(parameters[path]) for path in paths]
+        values = [np.zeros(parameters[path].shape, parameters[path].dtype) for path in paths]
         stacks = values if target.is_stacked else [value[None] for value in values]
         for layer, (module, rank) in enumerate(zip(target.modules, target.ranks, strict=True)):
             if not rank:

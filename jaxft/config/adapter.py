@@ -28,7 +28,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ia3": (*_TARGETS, "feedforward_modules"),
     "bottleneck": (*_TARGETS, "r", "dropout", "placement", "activation"),
 }
-_EVERY_METHOD = ("method", "modules_to_save")
+_EVERY_METHOD = ("method", "init_from", "modules_to_save")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +40,10 @@ class Adapter:
         "adapters to train; `none` trains all weights. Heads are always trained",
         choices=(NO_ADAPTER, *METHODS),
         hf="peft_type",
+    )
+    init_from: str | None = setting(
+        None,
+        "adapter in PEFT's files to start from, a folder or hub id; it sets the other settings that describe an adapter",
     )
     target_modules: tuple[Any, ...] = setting(
         (),
@@ -123,10 +127,12 @@ class Adapter:
     @property
     def is_used(self) -> bool:
         """Returns whether the run trains adapters."""
-        return self.method != NO_ADAPTER
+        return self.method != NO_ADAPTER or self.init_from is not None
 
     def check(self) -> None:
         """Raises `UserError` if a setting is set that the run's method does not read, or two contradict each other."""
+        if self.method == NO_ADAPTER and self.init_from is not None:
+            return  # the adapter says its method, and this is checked again
         read = (*_EVERY_METHOD, *METHODS[self.method]) if self.is_used else ("method",)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)

@@ -6,9 +6,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxft.config import loading, recipes, reference, sections
-from jaxft.config.settings import Schema, find_near
+from jaxft.config.settings import Schema, defaults, find_near, flatten
+from jaxft.errors import UserError
 from jaxft.tasks.registry import TASKS, schema_of
 
+CHANGEABLE = ("adapter.dropout",)  # which may differ from those of the adapter that a run starts from
 MINILM = sections.MINILM
 Settings = sections.Settings
 
@@ -29,8 +31,41 @@ def load_settings(
     changes: Sequence[str] | Mapping[str, Any] = (),
     log: Callable[[str], None] = lambda line: None,
 ) -> Settings:
-    """Returns the checked settings of a recipe with `changes`; see `config.loading.load`."""
-    return loading.load(config, changes, schema_of, log)
+    """Returns the checked settings of a recipe with `changes`, with those of the adapter that the run starts from.
+
+    See `config.loading.load`.
+    """
+    settings = loading.load(config, changes, schema_of, log)
+    return (
+        settings if settings.adapter.init_from is None else _add_adapter(settings, settings.adapter.init_from)
+    )
+
+
+def _add_adapter(settings: Settings, address: str) -> Settings:
+    """Returns the settings with those that describe the adapter in PEFT's files at an address.
+
+    Raises:
+      UserError: the adapter is not there or not supported, or has another value than the run sets.
+    """
+    from jaxft.adapters.peft_files import read_settings  # slow, and needed by few
+    from jaxft.hub.adapter_files import read_adapter
+
+    where, schema = f"config.adapter.init_from={address}", schema_of(settings.task)
+    try:
+        values = {f"adapter.{name}": value for name, value in read_settings(read_adapter(address)).items()}
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    flat, unset = flatten(settings), defaults(schema.root)
+    for key, value in values.items():
+        is_same = flat[key] in (unset[key], schema.convert(key, value, where))
+        if not is_same and key not in CHANGEABLE:
+            raise UserError(
+                f"config.{key}={flat[key]!r}: the adapter of {where} has {value!r}; leave the setting out"
+            )
+    changes = {
+        key: value for key, value in values.items() if key not in CHANGEABLE or flat[key] == unset[key]
+    }
+    return schema.build(flat | changes, where)
 
 
 def settings_from_config(config: ConfigDict | Mapping[str, Any], where: str = "config") -> Settings:

@@ -110,7 +110,8 @@ def load_ours(
     settings = Adapter(**peft_files.read_settings(adapter))
     ours = make_ours(config, kind, base, settings, dtype)
     table = FAMILIES[config.model_type].table_with_head(kind)
-    ours.parameters |= peft_files.load_adapter(adapter, ours.plan, table, ours.parameters)
+    loaded, _ = peft_files.load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
+    ours.parameters |= loaded
     return ours
 
 

@@ -163,7 +163,6 @@ def test_what_is_not_supported_is_named(changes, message):
         ({f"{QUERY}.lora_B.weight": None}, "has no tensor '.*query.lora_B.weight'"),
         ({"bert.embeddings.word_embeddings.lora_embedding_A": np.ones(1)}, "is an adapter of embeddings"),
         ({"bert.lstm.weight": np.ones(1)}, "has a tensor 'bert.lstm.weight' .* no parameter for"),
-        ({"classifier.weight": np.ones((2, 15))}, r"'classifier.weight' has the shape \(2, 15\)"),
     ],
 )
 def test_an_adapter_of_another_model_is_refused(changes, message):
@@ -176,4 +175,4 @@ def test_an_adapter_of_another_model_is_refused(changes, message):
     ours = peft_parity.make_ours(config, HeadKind.TOKEN, base, settings, "float32")
     table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN)
     with pytest.raises(UserError, match=message):
-        load_adapter(adapter, ours.plan, table, ours.parameters)
+        load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
