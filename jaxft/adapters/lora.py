@@ -11,6 +11,7 @@
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -166,7 +167,7 @@ def _draw_a(target: Target, size: int, init: str, rngs: nnx.Rngs) -> jax.Array:
 
 def initialize(linears: Sequence[Linear], target: Target, settings: AdapterSettings) -> None:
     """Sets first values that are parts of the kernels, and the lengths of their columns."""
-    adapters = [linear.adapter for linear in linears]
+    adapters = [cast(LoRA, linear.adapter) for linear in linears]
     if settings.init_lora_weights in FROM_KERNEL:
         kernel = jnp.concatenate([linear.kernel[...] for linear in linears], axis=-1)
         factorize = _factorize_pissa if settings.init_lora_weights == "pissa" else _factorize_olora

@@ -53,16 +53,19 @@ def find_targets(
     alphas = _match_values(settings.alpha_pattern, modules, "alpha_pattern")
     targets = []
     for module in modules:
-        names = [name if name in chosen and name in in_layers else None for name in module.names]
-        if any(names):
+        adapted = [name in chosen and name in in_layers for name in module.names]
+        if any(adapted):
             targets.append(
                 Target(
                     tensor=module.tensor,
                     linears=module.linears,
                     is_stacked=module.is_stacked,
-                    ranks=tuple(ranks.get(name, settings.r) if name else 0 for name in names),
+                    ranks=tuple(
+                        ranks.get(name, settings.r) if is_adapted else 0
+                        for name, is_adapted in zip(module.names, adapted, strict=True)
+                    ),
                     alphas=tuple(float(alphas.get(name, settings.alpha)) for name in module.names),
-                    reads_input=any(name in inputs for name in names),
+                    reads_input=any(name in inputs for name in module.names),
                 )
             )
     if not targets:

@@ -43,7 +43,7 @@ class Adapter:
     )
     init_from: str | None = setting(
         None,
-        "adapter in PEFT's files to start from, a folder or hub id; it sets the other settings that describe an adapter",
+        "adapter in PEFT's files to start from, folder or hub id; it sets the other settings that describe one",
     )
     target_modules: tuple[Any, ...] = setting(
         (),

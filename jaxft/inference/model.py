@@ -22,6 +22,7 @@ from jaxft.training.evaluation import predict_batches
 from jaxft.training.network import Network
 from jaxft.training.prepare import prepare_network, prepare_task
 from jaxft.training.run_folder.best import load_best
+from jaxft.training.run_folder.frozen_base import FrozenBase, load_base, open_base_model
 from jaxft.training.run_folder.workdir import Run
 from jaxft.training.trainer import compile_eval
 
@@ -159,7 +160,7 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
       dtype: the dtype of the computation; by default the run's.
 
     Raises:
-      UserError: the run has no weights, or its weights are incomplete.
+      UserError: the run has no weights, or its weights are incomplete; or the base of its adapters is not there.
     """
     task = prepare_task(run.config, run.checkpoint.hf_config, run.labels)
     evaluator = make_evaluator(run.labels, run.config, run.tuned)
@@ -167,6 +168,10 @@ def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     net = prepare_network(task, config, run.checkpoint.hf_config, mesh, dtype=dtype)
-    _, parameters = load_best(run.workdir, net.abstract, run.labels, log)
+    base = FrozenBase({}, None)
+    if config.adapter.is_used:
+        base = load_base(net, config, open_base_model(config, log), log)
+    _, parameters = load_best(run.workdir, net.kept, run.labels, log, base.digest)
+    parameters |= base.parameters
     rows = choose_eval_rows(config, task.batch_spec, len(devices))
     return Model(run, task, evaluator, net, parameters, rows)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxft.adapters.plan import merge_adapters
 from jaxft.data.encoding.documents import encode_prompts
 from jaxft.data.encoding.text_tokens import tokenize_texts
 from jaxft.data.encoding.tokenizer import find_boundary_tokens
@@ -238,6 +239,7 @@ def make_run_writer(folder: Path, log: Callable[[str], None]) -> Writer:
     template = data.template if isinstance(data, _HasTemplate) else None
     network = step.merge_model(model.net.graphdef, replicate_locally(model.parameters, model.net.mesh))
     assert isinstance(network, LanguageModel)
+    merge_adapters(network)
     return Writer(
         network.backbone,
         tokenizer,

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from jaxft.adapters.plan import merge_adapters
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.generation.generator import Generator
@@ -140,6 +141,7 @@ def generate_texts(
     tokenizer = tokenizer_of(processor)
     model = merge_model(net.graphdef, replicate_locally(parameters, net.mesh))
     assert isinstance(model, LanguageModel)
+    merge_adapters(model)  # decoders read the kernels alone
     generator = Generator(model.backbone, eos=tokenizer.eos_token_id)
     texts = []  # a list for each batch of this process; processes take batches in turn
     for first in range(processes.index() * rows, len(prompts), processes.count() * rows):

@@ -41,7 +41,7 @@ from jaxft.training.log.train_log import TrainLog
 from jaxft.training.log.waits import announced
 from jaxft.training.prepare import PreparedRun, prepare_data, prepare_run
 from jaxft.training.run_folder.abandoned_work import orbax_quieted
-from jaxft.training.run_folder.best import BestTracker, choose_selection_metric
+from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, name_base
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.training.run_folder.finished import describe_finished, keep_best_only, read_finished
 from jaxft.training.run_folder.identity import installed_versions, make_identity
@@ -49,7 +49,7 @@ from jaxft.training.run_folder.remote_folder import local_folder
 from jaxft.training.run_folder.workdir import claimed, save_tuned
 from jaxft.training.splits import join_examples
 from jaxft.training.starting_state import make_first_state, restore_state
-from jaxft.training.train_state import TrainState, to_saved
+from jaxft.training.train_state import TrainState
 from jaxft.training.trainer import Programs, compile_programs, predict_bytes
 
 QUEUED_STEPS = 2  # the number of steps by which the host may be ahead of the device
@@ -136,12 +136,14 @@ def _train(
     # ---------------------------------------------------------------- restore the newest checkpoint, or start
     restored = restore_state(run, checkpoints, identity, workdir, log)
     if restored is None:
-        step, state = 0, make_first_state(run, workdir, log)
+        step, (state, base) = 0, make_first_state(run, workdir, log)
         progress: dict[str, Any] = {}
     else:
-        step, state, progress = restored
+        step, state, progress, base = restored
     best_checkpoints = RunCheckpoints(workdir / "best", keep=1, log=log)
-    best = BestTracker(best_checkpoints, metric, config.eval.patience, labels, progress)
+    best = BestTracker(
+        best_checkpoints, metric, config.eval.patience, labels, run.net.kept, base.digest, progress
+    )
     for line in run.describe():
         log(line)
     profile = Profile(workdir / "profile", profile_steps, first=step, total=total)
@@ -215,9 +217,9 @@ def _train(
                     "identity": identity,
                     "progress": best.progress() | train_log.progress() | {"has_ended": has_ended},
                     "versions": installed_versions(),
-                }
+                } | name_base(base.digest)
                 with train_log.paused(), compiles.ignored():
-                    checkpoints.save(step, to_saved(state), meta)
+                    checkpoints.save(step, run.trainer.to_saved(state), meta)
             if stopping:
                 raise _preempted(step, checkpoints)
         train_log.drain(keep=0)
@@ -302,7 +304,8 @@ def _best_parameters(
     if best.step == step and is_new:
         return parameters
     try:
-        return best.load(workdir, run.net.abstract, log)
+        loaded = best.load(workdir, run.net.kept, log)
+        return {name: loaded.get(name, value) for name, value in parameters.items()}
     except UserError as error:
         reason, last = str(error).partition(";")[0], "The weights of the last step"
         log(f"warning: {reason}. {last} {'are the best' if best.step == step else 'take their place'}")

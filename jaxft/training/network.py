@@ -11,10 +11,12 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
+from jaxft.adapters.peft_files import load_adapter
 from jaxft.adapters.plan import AdapterPlan, is_adapter
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import list_names
+from jaxft.hub.adapter_files import read_adapter
 from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import has_tensors, load_weights
@@ -70,6 +72,25 @@ class Network:
     def parameter_count(self) -> int:
         """Returns the number of parameters."""
         return sum(leaf.size for leaf in self.abstract.values())
+
+    @functools.cached_property
+    def fixed_names(self) -> list[str]:
+        """Returns the paths of the parameters that a run with adapters does not train."""
+        adapters = self.adapters
+        if adapters is None:
+            return []
+        return [name for name, role in self.roles.items() if not adapters.trains(name, role)]
+
+    @functools.cached_property
+    def base_names(self) -> list[str]:
+        """Returns the paths of those of them that the model has without adapters: checkpoints leave these out."""
+        return [name for name in self.fixed_names if not is_adapter(name)]
+
+    @functools.cached_property
+    def kept(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shape, dtype and sharding of the parameters that checkpoints hold, by path."""
+        base = set(self.base_names)
+        return {name: leaf for name, leaf in self.abstract.items() if name not in base}
 
     @property
     def axes(self) -> ParameterAxes:
@@ -197,8 +218,28 @@ def initial_parameters(
 ) -> tuple[dict[str, jax.Array], str]:
     """Returns the first parameters by path, with their shardings, and a line for the log that names their source.
 
-    Parameters come from the checkpoint if it has them, else they are new. Each is placed on its devices as soon as it
-    is read or made, so no host holds all parameters unless its devices do.
+    See `load_parameters`. First values of adapters may follow from the weights next to them, or be those of an adapter
+    in PEFT's files.
+    """
+    parameters, line = load_parameters(net, config, checkpoint)
+    if net.adapters is None:
+        return parameters, line
+    parameters |= _initialize_adapters(net, net.adapters, parameters)
+    if config.adapter.init_from is not None:
+        table = family_of(checkpoint.hf_config).table_with_head(head_kind(config.task))
+        adapter = read_adapter(config.adapter.init_from)
+        loaded, note = load_adapter(adapter, net.adapters, table, net.abstract, net.task.head_order)
+        parameters |= {path: put_array(value, net.abstract[path].sharding) for path, value in loaded.items()}
+        line += f"; {note}"
+    return parameters, line
+
+
+def load_parameters(
+    net: Network, config: Settings, checkpoint: PretrainedModel
+) -> tuple[dict[str, jax.Array], str]:
+    """Returns the parameters of the checkpoint, and new ones in place of those that it has not; see the caller.
+
+    Each is placed on its devices as soon as it is read or made, so no host holds all parameters unless its devices do.
     """
     if config.model.init == "pretrained":
         loaded, line = _load_pretrained(net, checkpoint, head_kind(config.task))
@@ -206,18 +247,20 @@ def initial_parameters(
         loaded = {}
         line = f"all {len(net.abstract)} parameters newly initialized (config.model.init=scratch)"
     new_names = [name for name in net.abstract if name not in loaded]
+
+    def make_new_parameters(seed: jax.Array) -> dict[str, jax.Array]:
+        made = net.new_parameters(seed)
+        return {name: made[name] for name in new_names}
+
     # jit removes the computation of parameters that are not in the result.
     make_new = jax.jit(
-        lambda seed: {name: net.new_parameters(seed)[name] for name in new_names},
+        make_new_parameters,
         out_shardings={name: net.abstract[name].sharding for name in new_names},
         keep_unused=True,
     )
     seed = np.uint32(config.seed)
     new = compile_once(make_new.lower(seed), net.mesh)(seed)
-    parameters = {name: (new if name in new else loaded)[name] for name in net.abstract}
-    if net.adapters is not None:
-        parameters |= _initialize_adapters(net, net.adapters, parameters)
-    return parameters, line
+    return {name: (new if name in new else loaded)[name] for name in net.abstract}, line
 
 
 def _initialize_adapters(

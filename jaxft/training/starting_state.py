@@ -4,14 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxft.hub.tensors import checksum_weights
-from jaxft.parallel import processes
 from jaxft.tasks.base import Log
 from jaxft.training.log.waits import announced
 from jaxft.training.network import initial_parameters
 from jaxft.training.prepare import PreparedRun
-from jaxft.training.run_folder.best import load_best
+from jaxft.training.run_folder.best import check_base, load_best
 from jaxft.training.run_folder.checkpoint import Meta, RunCheckpoints
+from jaxft.training.run_folder.frozen_base import (
+    FrozenBase,
+    assert_same_weights,
+    load_base,
+    select_base,
+)
 from jaxft.training.run_folder.identity import check_identity, describe_changed_versions
 from jaxft.training.run_folder.remote_folder import fetch_run
 from jaxft.training.run_folder.workdir import save_model_files
@@ -20,7 +24,7 @@ from jaxft.training.train_state import SavedState, TrainState
 
 def restore_state(
     run: PreparedRun, checkpoints: RunCheckpoints, identity: Mapping[str, Any], workdir: Path, log: Log
-) -> tuple[int, TrainState, dict[str, Any]] | None:
+) -> tuple[int, TrainState, dict[str, Any], FrozenBase] | None:
     """Restores the newest undamaged checkpoint, on whatever mesh it was saved.
 
     Args:
@@ -31,11 +35,11 @@ def restore_state(
       log: prints a line.
 
     Returns:
-      (step, state, progress), or None if there is no checkpoint. `progress` is what the loop kept in the checkpoint
-      besides the state.
+      (step, state, progress, base), or None if there is no checkpoint. `progress` is what the loop kept in the
+      checkpoint besides the state, and `base` what the checkpoint lacks of it.
 
     Raises:
-      UserError: the checkpoint is another run's, or all are damaged.
+      UserError: the checkpoint is another run's or belongs to another base, or all are damaged.
     """
 
     def check_fit(meta: Meta) -> SavedState:
@@ -47,15 +51,18 @@ def restore_state(
     if restored is None:
         return None
     step, state, meta = restored
+    base = load_base(run.net, run.config, run.data.base_model, log)
+    check_base(checkpoints.folder, meta.get("base"), base.digest)
     log(f"going on at step {step:,} of {run.total:,}, from {checkpoints.folder / str(step)}")
     if step == run.total and (workdir / "summary.json").exists():
         log("the run is finished: its best weights are only measured again")
     if warning := describe_changed_versions(meta):
         log(warning)
-    return step, run.trainer.form.from_saved(state), meta["progress"]
+    state = state._replace(frozen=state.frozen | base.parameters)
+    return step, run.trainer.form.from_saved(state), meta["progress"], base
 
 
-def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> TrainState:
+def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> tuple[TrainState, FrozenBase]:
     """Loads or makes the first weights and the optimizer's state, and writes the model files of the run.
 
     Args:
@@ -69,18 +76,18 @@ def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> TrainState:
     config, net, base_model = run.config, run.net, run.data.base_model
     if config.init_from:
         with announced(f"loading the weights of {config.init_from}", log):
-            _, parameters = load_best(fetch_run(Path(config.init_from)), net.abstract, net.task.labels, log)
+            base = load_base(net, config, base_model, log)
+            folder = fetch_run(Path(config.init_from))
+            _, parameters = load_best(folder, net.kept, net.task.labels, log, base.digest)
+            parameters |= base.parameters
         log(f"weights: {config.init_from}")
     else:
-        if config.model.init == "pretrained" and processes.count() > 1:
-            assert base_model.folder is not None  # only new models have none
-            reader = base_model.reader
-            checksum = checksum_weights(base_model.folder) if reader is None else reader.checksum()
-            processes.assert_same({"pretrained weights": checksum})
+        assert_same_weights(config, base_model)
         with announced("loading and making the first weights", log):
             parameters, line = initial_parameters(net, config, base_model)
+        base = select_base(net, parameters)
         log(line)
     with announced("making the optimizer's state", log):
         state = run.trainer.new_state(parameters)
     save_model_files(workdir, base_model, net.task.labels)
-    return state
+    return state, base

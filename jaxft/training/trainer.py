@@ -25,7 +25,7 @@ from jaxft.training.optimizer.parameter_rules import split_frozen
 from jaxft.training.optimizer.schedules import Hyperparameters, make_hyperparameters
 from jaxft.training.programs import compile_once
 from jaxft.training.run_folder.tree_digest import digest_tree
-from jaxft.training.train_state import SavedState, StateForm, TrainState, choose_form, to_kept
+from jaxft.training.train_state import SavedState, StateForm, TrainState, choose_form, to_kept, to_saved
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Trainer:
       hyperparameters: the numbers of the run that the train step takes.
       form: the form of the state that the train step takes.
       abstract: that state.
-      saved: the state in checkpoints, where each parameter's layers are one array.
+      saved: the state in checkpoints, where each parameter's layers are one array. With adapters it lacks the base.
       init_optimizer: returns the optimizer's first state for the trainable parameters.
       train_step: the jitted step, (state, batch, hyperparameters) -> (state, metrics). The state is donated.
       compiler_options: the compiler's options of `train_step`, if there are any.
@@ -86,6 +86,11 @@ class Trainer:
         start = put_array(np.zeros((), np.int32), self._replicated)
         return TrainState(start, trainable, frozen, {}, opt_state)
 
+    def to_saved(self, state: TrainState) -> SavedState:
+        """Returns a state in the form of checkpoints."""
+        saved = to_saved(state)
+        return saved._replace(frozen={name: saved.frozen[name] for name in self.saved.frozen})
+
     def other_leaves(self) -> list[jax.Array]:
         """Returns an array of zeros for each shape and dtype in the optimizer's saved state that no parameter has."""
         known = {(leaf.shape, leaf.dtype) for leaf in self.net.abstract.values()}
@@ -110,7 +115,7 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, coo
       warmup, cooldown: the first and the last steps, over which the learning rate rises and falls.
     """
     names = list(net.abstract)
-    trainable, frozen = split_frozen(config, names)
+    trainable, frozen = split_frozen(config, names, net.fixed_names)
     hyperparameters = make_hyperparameters(config, total=total, warmup=warmup, cooldown=cooldown)
     trainable_roles = {name: net.roles[name] for name in trainable}
     make = functools.partial(
@@ -130,6 +135,7 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, coo
         with_shardings(state, net.axes, net.mesh, net.abstract)
         for state in (jax.eval_shape(form.from_saved, saved), saved)
     )
+    saved = saved._replace(frozen={name: leaf for name, leaf in saved.frozen.items() if name in net.kept})
     function = functools.partial(
         step.train_step,
         task=net.task,

@@ -1,6 +1,6 @@
 """Decides by path and role which parameters are trained, which decay, and at which share of the learning rate."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,14 +15,22 @@ from jaxft.layers.transformer.layer_stacks import is_above_stacks, is_stack
 RateFactors = dict[str, Any]
 
 
-def split_frozen(config: Settings, names: list[str]) -> tuple[list[str], list[str]]:
+def split_frozen(
+    config: Settings, names: list[str], fixed: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """Splits the parameter paths `names` into (trainable, frozen) by `config.optim.freeze`.
+
+    Args:
+      config: the run's settings.
+      names: the paths.
+      fixed: those that adapters leave as they are, which are frozen too.
 
     Raises:
       UserError: every parameter is frozen.
     """
     rules = [(pattern, True) for pattern in config.optim.freeze]
     frozen = parameter_paths.match_first(rules, names, what="config.optim.freeze")
+    frozen |= dict.fromkeys(fixed, True)
     trainable = [name for name in names if name not in frozen]
     if not trainable:
         raise UserError(
@@ -56,6 +64,8 @@ def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: i
     factors: RateFactors = parameter_paths.match_first(
         config.optim.lr_multipliers, roles, what="config.optim.lr_multipliers", require_cover=True
     )
+    if (ratio := config.adapter.loraplus_lr_ratio) != 1:  # Hayou et al. 2024
+        factors |= {name: factors[name] * ratio for name in roles if name.endswith("/adapter/b")}
     if (decay := config.optim.layer_decay) == 1:
         return factors
     by_layer = np.float32(decay) ** np.arange(num_layers, 0, -1, dtype=np.float32)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxft.config.sections import RUN
+from jaxft.errors import UserError
 from jaxft.hub.weights import save_weights
 from jaxft.models.pretrained_model import PretrainedModel, WeightReader
 from jaxft.models.registry import family_of
@@ -27,9 +28,14 @@ def open_base_run(model: PretrainedModel, log: Log) -> PretrainedModel:
       log: prints a line.
 
     Raises:
-      UserError: there is no run, or its files are damaged.
+      UserError: there is no run, its files are damaged, or it holds adapters.
     """
     run = open_run(Path(model.address.removeprefix(RUN)).expanduser())
+    if run.config.adapter.is_used:
+        raise UserError(
+            f"config.model.checkpoint={model.address!r}: the run holds adapters alone; export it, which merges them, and "
+            "give the exported folder as the checkpoint"
+        )
     # Without tuned values, such as thresholds, which are those of the other run's data.
     export = make_export(RunFacts(run.config, model, run.labels, {}))
     table = family_of(model.hf_config).table_with_head(head_kind(run.config.task))

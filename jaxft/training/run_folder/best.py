@@ -63,6 +63,8 @@ class BestTracker:
       metric: the metric that chooses them.
       patience: the number of evaluations without a better value after which training stops; None for never.
       labels: the labels of the model, which are saved with the weights.
+      names: the paths of the parameters to save.
+      base: the content hash of the other parameters, if there are any; see `frozen_base`.
       progress: the result of `progress` in the checkpoint from which the run resumes; empty at the start.
 
     Attributes:
@@ -79,9 +81,12 @@ class BestTracker:
         metric: str,
         patience: int | None,
         labels: list[str],
+        names: Collection[str],
+        base: str | None,
         progress: Mapping[str, Any],
     ):
         self._checkpoints, self.metric, self._patience, self._labels = checkpoints, metric, patience, labels
+        self._names, self._base = names, base
         self._value, self.step = progress.get("best"), progress.get("best_step")
         self.worse = progress.get("worse", 0)
         self.stopped_early = progress.get("stopped_early", False)
@@ -126,7 +131,7 @@ class BestTracker:
         That is a later step if the run was killed after it had saved them and before a checkpoint named them, went on
         from the checkpoint before, and ended before that step. See `load_best`.
         """
-        self.step, parameters = load_best(workdir, abstract, self._labels, log)
+        self.step, parameters = load_best(workdir, abstract, self._labels, log, self._base)
         return parameters
 
     def is_saved(self) -> bool:
@@ -134,9 +139,10 @@ class BestTracker:
         return self.step in self._checkpoints.steps()
 
     def _save(self, step: int, parameters: Mapping[str, jax.Array], values: Mapping[str, float]) -> None:
-        shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
-        meta = {"metrics": dict(values), "labels": self._labels, "shapes": shapes}
-        self._checkpoints.save(step, parameters, meta)
+        kept = {name: parameters[name] for name in self._names}
+        shapes = {name: list(parameter.shape) for name, parameter in kept.items()}
+        meta = {"metrics": dict(values), "labels": self._labels, "shapes": shapes} | name_base(self._base)
+        self._checkpoints.save(step, kept, meta)
 
     def progress(self) -> dict[str, Any]:
         """Returns the values to keep in a checkpoint of the run."""
@@ -144,8 +150,40 @@ class BestTracker:
         return progress | ({"stopped_early": True} if self.stopped_early else {})
 
 
+def name_base(digest: str | None) -> dict[str, str]:
+    """Returns what a checkpoint says of the base that it leaves out, if it leaves out any."""
+    return {} if digest is None else {"base": digest}
+
+
+def check_base(folder: Path, saved: str | None, loaded: str | None) -> None:
+    """Raises `UserError` if a checkpoint belongs to another base; see `frozen_base`.
+
+    Args:
+      folder: the folder of the checkpoint.
+      saved: the content hash of the base that the checkpoint names, or None if it holds all weights.
+      loaded: the content hash of the base that is here, or None if the model needs none.
+    """
+    if saved == loaded:
+        return
+    if saved is None or loaded is None:
+        content, model = ("all weights", "one with") if saved is None else ("adapters alone", "one without")
+        raise UserError(
+            f"{folder} holds {content} of its model, and this run's is {model} adapters (config.adapter.method); start "
+            "from a run with the same settings of adapters, or take another run's weights as the base, by "
+            "config.model.checkpoint=run:WORKDIR"
+        )
+    raise UserError(
+        f"{folder} holds adapters for a base with the content hash {saved[:16]}, but that of config.model.checkpoint is "
+        f"{loaded[:16]}; put back the checkpoint, or its revision, that they were trained on"
+    )
+
+
 def load_best(
-    workdir: Path, abstract: Mapping[str, jax.ShapeDtypeStruct], labels: list[str], log: Log = print
+    workdir: Path,
+    abstract: Mapping[str, jax.ShapeDtypeStruct],
+    labels: list[str],
+    log: Log = print,
+    base: str | None = None,
 ) -> tuple[int, dict[str, jax.Array]]:
     """Loads the best parameters of the run in `workdir`.
 
@@ -154,6 +192,7 @@ def load_best(
       abstract: the shape and sharding of every parameter by path.
       labels: the labels of the model that receives the parameters.
       log: prints a line, for example about a damaged checkpoint.
+      base: the content hash of the parameters that checkpoints leave out, if they leave out any.
 
     Returns:
       (their step, the parameters by path).
@@ -164,6 +203,7 @@ def load_best(
     folder = workdir / "best"
 
     def check_fit(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+        check_base(folder, meta.get("base"), base)
         shapes = {name: list(leaf.shape) for name, leaf in abstract.items()}
         differing = sorted(
             name

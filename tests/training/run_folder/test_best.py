@@ -31,11 +31,11 @@ def test_loaded_weights_bring_their_step(tmp_path):
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {"head/bias": jax.ShapeDtypeStruct((3,), jnp.float32, sharding=place)}
     checkpoints = RunCheckpoints(tmp_path / "best", keep=1, log=print)
-    killed = BestTracker(checkpoints, "accuracy", None, ["a"], {})
+    killed = BestTracker(checkpoints, "accuracy", None, ["a"], ["head/bias"], None, {})
     killed.keep_if_better(2, weights, {"accuracy": 0.5})
     progress = killed.progress()
     killed.keep_if_better(5, {"head/bias": weights["head/bias"] + 1}, {"accuracy": 0.75})
-    resumed = BestTracker(checkpoints, "accuracy", None, ["a"], progress)
+    resumed = BestTracker(checkpoints, "accuracy", None, ["a"], ["head/bias"], None, progress)
     assert resumed.step == 2 and not resumed.is_saved()
     assert resumed.load(tmp_path, abstract, print)["head/bias"].tolist() == [1, 2, 3]
     assert resumed.step == 5 and resumed.is_saved()

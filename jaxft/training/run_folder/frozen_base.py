@@ -1,0 +1,71 @@
+"""Loads the base of a run with adapters: the frozen weights that its checkpoints leave out, and name by a content hash.
+
+They are loaded again from `config.model.checkpoint` when a run resumes, is evaluated, predicts or is exported.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import jax
+
+from jaxft.config.sections import RUN, Settings
+from jaxft.hub.tensors import checksum_weights
+from jaxft.models.pretrained_model import PretrainedModel
+from jaxft.parallel import processes
+from jaxft.tasks.base import Log
+from jaxft.tasks.registry import make_data
+from jaxft.training.log.waits import announced
+from jaxft.training.network import Network, load_parameters
+from jaxft.training.run_folder.base_run import open_base_run
+from jaxft.training.run_folder.tree_digest import digest_tree
+
+
+class FrozenBase(NamedTuple):
+    """The frozen weights of a run that its checkpoints leave out.
+
+    Attributes:
+      parameters: the parameters by path, stacked; none if checkpoints hold all.
+      digest: their content hash; None if checkpoints hold all parameters.
+    """
+
+    parameters: dict[str, jax.Array]
+    digest: str | None
+
+
+def select_base(net: Network, parameters: Mapping[str, jax.Array]) -> FrozenBase:
+    """Returns the base among all parameters of a model, stacked."""
+    base = {name: parameters[name] for name in net.base_names}
+    return FrozenBase(base, _digest(base) if base else None)
+
+
+def load_base(net: Network, config: Settings, base_model: PretrainedModel, log: Log) -> FrozenBase:
+    """Loads the base of a run from the model that the run starts from. Raises `UserError` if that cannot be read."""
+    if not net.base_names:
+        return FrozenBase({}, None)
+    assert_same_weights(config, base_model)
+    with announced(f"loading the base, {config.model.checkpoint}", log):
+        parameters, _ = load_parameters(net, config, base_model)
+        return select_base(net, parameters)
+
+
+def open_base_model(config: Settings, log: Log) -> PretrainedModel:
+    """Opens the model that a finished run has started from. Raises `UserError` if it is no longer there."""
+    base_model = make_data(config).open_model(())
+    return open_base_run(base_model, log) if base_model.address.startswith(RUN) else base_model
+
+
+def assert_same_weights(config: Settings, base_model: PretrainedModel) -> None:
+    """Raises `UserError` if processes would load different weights."""
+    if config.model.init == "pretrained" and processes.count() > 1:
+        assert base_model.folder is not None  # only new models have none
+        reader = base_model.reader
+        checksum = checksum_weights(base_model.folder) if reader is None else reader.checksum()
+        processes.assert_same({"pretrained weights": checksum})
+
+
+def _digest(parameters: Mapping[str, jax.Array]) -> str:
+    """Returns the content hash of parameters by path: the SHA-256 of their digests."""
+    digests = dict(zip(parameters, digest_tree(list(parameters.values())), strict=True))
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
