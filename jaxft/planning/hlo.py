@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from jaxft.layers.attention.flops import MOST_TRIPS
 from jaxft.planning.hlo_flops import convolution_flops, dot_flops
 from jaxft.planning.hlo_text import Computation, Instruction, parse
 
@@ -82,9 +83,11 @@ class Program:
                     self._count(called, called_times)
 
     def _trips(self, loop: Instruction) -> int:
-        """Returns the number of trips of a loop."""
-        if known := re.search(r"known_trip_count\D+(\d+)", loop.attributes):
-            return int(known[1])
+        """Returns the number of trips of a loop; the most, if they depend on data and it is `named_loop`."""
+        known = re.search(r"known_trip_count\D+(\d+)", loop.attributes)
+        most = re.search(rf"{MOST_TRIPS}(\d+)\)*/while\"", loop.attributes)
+        if trips := known or most:
+            return int(trips[1])
         # A counter starts at 0 and is compared with the condition's only constant.
         condition = list(self._instructions_with_fused(loop.called["condition"][0]))
         constants = [instruction.attributes for instruction in condition if instruction.opcode == "constant"]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxft.layers.attention.flops import named_loop
 from jaxft.planning import hlo, hlo_flops
 
 TPU_TEXT = """HloModule jit_step, is_scheduled=true, num_partitions=8
@@ -81,6 +82,22 @@ def test_flops_and_traffic_are_xlas_where_nothing_loops():
     program, cost = hlo.Program(compiled.as_text()), compiled.cost_analysis()
     assert program.flops() == pytest.approx(cost["flops"], rel=0.02)
     assert program.traffic() == pytest.approx(cost["bytes accessed"], rel=0.1)
+
+
+def test_loops_over_data_count_their_most_trips():
+    def double_often(x, times):
+        with named_loop(5):
+            return jax.lax.fori_loop(0, times, lambda _, x: x @ x, x)
+
+    def pull(x, times):
+        double = jax.custom_vjp(double_often)
+        double.defvjp(lambda *x: (double_often(*x), x), lambda x, g: (double_often(*x) @ g, None))
+        return jax.grad(lambda x: double(x, times).sum())(x)
+
+    shapes = jax.ShapeDtypeStruct((64, 64), jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+    for function, products in ((double_often, 5), (pull, 6)):
+        program = hlo.Program(jax.jit(function).lower(*shapes).compile().as_text())
+        assert program.unknown_loops == 0 and program.flops() == products * 2 * 64**3
 
 
 def test_collectives_as_tpus_compiler_writes_them():

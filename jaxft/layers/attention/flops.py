@@ -1,6 +1,20 @@
-"""Counts the products of attention, as each implementation computes them."""
+"""Counts the products of attention, as each implementation computes them, and names loops so that others can."""
+
+import contextlib
+
+import jax
 
 from jaxft.layers.attention.interface import Visibility
+
+MOST_TRIPS = "most_trips_"  # the begin of the name of a loop, before the number
+
+
+def named_loop(most: int) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which to make a loop whose trips depend on data, and are at most `most`.
+
+    The compiled program has its name, by which `jaxft plan` knows how often it may run.
+    """
+    return jax.named_scope(f"{MOST_TRIPS}{most}")
 
 
 def count_products(name: str, length: int, visibility: Visibility, relative_products: int = 0) -> int:
