@@ -21,7 +21,7 @@ class HeadForm:
       activation: a key of `ACTIVATIONS`, which follows a dense layer before the output layer; None if there is no dense
         layer.
       norm_epsilon: the epsilon of a LayerNorm after the activation; None if there is no norm.
-      drops_input: whether dropout precedes the dense layer too.
+      input_dropout: the rate of dropout before the dense layer; None for the head's rate.
       has_bias: whether the output layer has a bias.
       has_dense_bias: whether the dense layer has one.
       has_norm_bias: whether the norm has one.
@@ -29,7 +29,7 @@ class HeadForm:
 
     activation: str | None = None
     norm_epsilon: float | None = None
-    drops_input: bool = True
+    input_dropout: float | None = None
     has_bias: bool = True
     has_dense_bias: bool = True
     has_norm_bias: bool = True
@@ -63,13 +63,16 @@ class ClassificationHead(Linear):
         self.form = form
 
     def __call__(  # type: ignore[override]  # a head is called with dropout, its output layer without
-        self, x: jax.Array, drop: Callable[[jax.Array, int], jax.Array]
+        self, x: jax.Array, drop: Callable[[jax.Array, int, float | None], jax.Array]
     ) -> jax.Array:
-        """Returns the scores of each vector, `[N, D] -> [N, C]`; `drop(x, site)` applies dropout."""
+        """Returns the scores of each vector, `[N, D] -> [N, C]`; `drop(x, site, rate)` applies dropout.
+
+        The rate None stands for the head's.
+        """
         site, form = HEAD_SITE, self.form
         if form.activation:
-            x = drop(x, site) if form.drops_input else x
+            x = drop(x, site, form.input_dropout)
             x = ACTIVATIONS[form.activation](self.dense(widen(x)))
             x = x if form.norm_epsilon is None else self.norm(x)
             site += 1
-        return super().__call__(widen(drop(x, site)))
+        return super().__call__(widen(drop(x, site, None)))

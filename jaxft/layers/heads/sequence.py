@@ -69,8 +69,8 @@ class SequenceClassifier(nnx.Module):
         else:
             x = self._pool_segments(inputs, starts, member, dropout)
 
-        def drop(x: jax.Array, site: int) -> jax.Array:
-            return apply_dropout(x, self.rate, dropout, site, rows=rows)
+        def drop(x: jax.Array, site: int, rate: float | None) -> jax.Array:
+            return apply_dropout(x, self.rate if rate is None else rate, dropout, site, rows=rows)
 
         return self.head(x.reshape(rows * segments, -1), drop).reshape(rows, segments, -1)
 

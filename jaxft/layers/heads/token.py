@@ -51,7 +51,7 @@ class TokenClassifier(nnx.Module):
         x = self.backbone(inputs, dropout)
         rows, length, size = x.shape
 
-        def drop(x: jax.Array, site: int) -> jax.Array:
-            return apply_dropout(x, self.rate, dropout, site, rows=rows)
+        def drop(x: jax.Array, site: int, rate: float | None) -> jax.Array:
+            return apply_dropout(x, self.rate if rate is None else rate, dropout, site, rows=rows)
 
         return self.head(x.reshape(rows * length, size), drop).reshape(rows, length, -1)

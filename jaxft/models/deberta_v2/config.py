@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from jaxft.errors import UserError
-from jaxft.hub.fields import ACTIVATIONS, check_values, read_activation, read_rate
+from jaxft.hub.fields import check_values, name_activation, read_activation, read_rate
 from jaxft.layers.attention.interface import Feature
 from jaxft.models.encoder_family import ENCODER_KEYS, EncoderConfig
 from jaxft.models.model_config import read_count, read_fields, write_fields
@@ -133,13 +133,12 @@ class DebertaV2Config(EncoderConfig):
 
     def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
-        names = {ours: name for name, ours in reversed(ACTIVATIONS.items())}
         fields = write_fields(self, self.hf_keys) | {
             "max_relative_positions": self.max_distance or -1,
             "pos_att_type": list(self.products) or None,
             "norm_rel_ebd": _NORM if self.normalizes_distances else "none",
-            "conv_act": names[self.conv_activation],
-            "pooler_hidden_act": names[self.pooler_activation],
+            "conv_act": name_activation(self.conv_activation),
+            "pooler_hidden_act": name_activation(self.pooler_activation),
         }
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         unset = {self.hf_keys[name] for name in _OPTIONAL if getattr(self, name) == defaults[name]}

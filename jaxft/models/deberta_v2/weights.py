@@ -3,7 +3,7 @@
 from jaxft.hub.weights import WeightRule, WeightTable, make_linear_rules, make_norm_rules
 from jaxft.layers.heads.classification import HeadForm
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.models.deberta_v2.config import read_head_dropout, read_text_dropout
+from jaxft.models.deberta_v2.config import DebertaV2Config, read_head_dropout, read_text_dropout
 from jaxft.models.encoder_family import make_canonical_names, make_masked_head_rules
 from jaxft.models.family import Head
 
@@ -42,6 +42,12 @@ TABLE = WeightTable(
     ],
 )
 
+
+def _configure_text_head(config: DebertaV2Config) -> dict[str, HeadForm]:
+    """Returns the layers of a head of texts, transformers' ContextPooler and what follows it."""
+    return {"form": HeadForm(config.pooler_activation, input_dropout=config.pooler_dropout)}
+
+
 HEADS = {
     HeadKind.TOKEN: Head(
         "DebertaV2ForTokenClassification",
@@ -52,7 +58,7 @@ HEADS = {
         "DebertaV2ForSequenceClassification",
         [*make_linear_rules("head/dense", "pooler.dense"), *make_linear_rules("head", "classifier")],
         pool="cls",
-        form=HeadForm("gelu", drops_input=False),
+        configure=_configure_text_head,
         read_dropout=read_text_dropout,
     ),
     HeadKind.QUESTION: Head("DebertaV2ForQuestionAnswering", make_linear_rules("head", "qa_outputs")),

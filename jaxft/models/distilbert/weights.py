@@ -42,7 +42,7 @@ HEADS = {
         "DistilBertForSequenceClassification",
         [*make_linear_rules("head/dense", "pre_classifier"), *make_linear_rules("head", "classifier")],
         pool="cls",
-        form=HeadForm("relu", drops_input=False),
+        form=HeadForm("relu", input_dropout=0.0),
         read_dropout=read_text_dropout,
     ),
     HeadKind.QUESTION: Head(

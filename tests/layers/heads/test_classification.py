@@ -12,13 +12,18 @@ from jaxft.layers.heads.classification import ClassificationHead, HeadForm
 @pytest.mark.parametrize(
     ("form", "sites"),
     [
-        (HeadForm(), [(HEAD_SITE, "input")]),  # as BERT's
-        (HeadForm("tanh"), [(HEAD_SITE, "input"), (HEAD_SITE + 1, "dense")]),  # as RoBERTa's
-        (HeadForm("relu", drops_input=False), [(HEAD_SITE + 1, "dense")]),  # as DistilBERT's
+        (HeadForm(), [(HEAD_SITE, "input", None)]),  # as BERT's
+        (HeadForm("tanh"), [(HEAD_SITE, "input", None), (HEAD_SITE + 1, "dense", None)]),  # as RoBERTa's
+        # As DistilBERT's and DeBERTa's.
         (
-            HeadForm("gelu", norm_epsilon=1e-5, drops_input=False, has_norm_bias=False, has_dense_bias=False),
-            [(HEAD_SITE + 1, "norm")],
-        ),  # as ModernBERT's
+            HeadForm("relu", input_dropout=0.0),
+            [(HEAD_SITE, "input", 0.0), (HEAD_SITE + 1, "dense", None)],
+        ),
+        # As ModernBERT's.
+        (
+            HeadForm("gelu", norm_epsilon=1e-5, input_dropout=0.0, has_norm_bias=False, has_dense_bias=False),
+            [(HEAD_SITE, "input", 0.0), (HEAD_SITE + 1, "norm", None)],
+        ),
     ],
 )
 def test_dropout_is_where_transformers_has_it_with_masks_of_their_own(form, sites):
@@ -26,9 +31,9 @@ def test_dropout_is_where_transformers_has_it_with_masks_of_their_own(form, site
     x = jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.bfloat16)
     seen = []
 
-    def drop(values, site):
+    def drop(values, site, rate):
         is_normal = np.allclose(values.mean(axis=-1), 0, atol=1e-5)
-        seen.append((site, "input" if values is x else "norm" if is_normal else "dense"))
+        seen.append((site, "input" if values is x else "norm" if is_normal else "dense", rate))
         return values
 
     scores = head(x, drop)
