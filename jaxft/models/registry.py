@@ -18,6 +18,7 @@ from jaxft.models.model_config import ModelConfig
 FAMILIES: dict[str, Family] = {
     "bert": importlib.import_module("jaxft.models.bert.family").FAMILY,
     "camembert": importlib.import_module("jaxft.models.roberta.family").CAMEMBERT,
+    "deberta-v2": importlib.import_module("jaxft.models.deberta_v2.family").FAMILY,
     "distilbert": importlib.import_module("jaxft.models.distilbert.family").FAMILY,
     "electra": importlib.import_module("jaxft.models.electra.family").FAMILY,
     "gpt2": importlib.import_module("jaxft.models.gpt2.family").FAMILY,
