@@ -144,6 +144,6 @@ class Adapter:
                 )
         if self.bias == "lora_only" and self.layers_to_transform:
             raise UserError(
-                "config.adapter.bias='lora_only' trains the biases of all layers, and config.adapter.layers_to_transform "
+                "config.adapter.bias='lora_only' trains biases of all layers, and config.adapter.layers_to_transform "
                 "names some; expected one of the two: leave the other out"
             )

@@ -22,7 +22,11 @@ from jaxft.layers.parameters import Role, read_roles
 from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import FAMILIES
+from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.base import Task
+from jaxft.training.network import make_network
+from jaxft.training.settings import settings_from_config
+from jaxft.training.trainer import make_trainer
 from tests.models import torch_parity
 
 TASK_TYPES = {
@@ -141,3 +145,68 @@ def distance_of_logits(
         expected, logits = expected * mask, logits * mask
     assert logits.dtype == expected.dtype and np.abs(expected).max() > 0.1
     return float(np.abs(logits - expected).max())
+
+
+def labelled_batches(
+    config: ModelConfig, count: int
+) -> list[tuple[dict[str, np.ndarray], dict[str, torch.Tensor]]]:
+    """Returns random batches of texts with a label for some tokens, packed, and in rows of their own."""
+    batches = []
+    for seed in range(count):
+        packed, texts = torch_parity.random_batch(config, seed)
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, len(torch_parity.LABELS), texts["input_ids"].shape)
+        weights = (rng.random(labels.shape) < 0.7) & (texts["attention_mask"].numpy() > 0)
+        packed["labels"] = torch_parity.pack(labels[..., None])[..., 0].astype(np.int32)
+        packed["weights"] = torch_parity.pack(weights[..., None].astype(np.float32))[..., 0]
+        batches.append((packed, texts | {"labels": torch.tensor(np.where(weights, labels, -100))}))
+    return batches
+
+
+def train_peft(
+    model: peft.PeftModel, batches, *, lr: float, decay: float, eps: float, ratio: float
+) -> list[float]:
+    """Returns the losses of steps of torch's AdamW, without dropout; `ratio` is LoRA+'s."""
+    groups = []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim == 2 and "ia3_l" not in name
+            rate = lr * ratio if "lora_B" in name else lr
+            groups.append({"params": [parameter], "weight_decay": decay if decays else 0.0, "lr": rate})
+    optimizer = torch.optim.AdamW(groups, eps=eps)
+    losses = []
+    for _, texts in batches:
+        loss = model(**texts).loss
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return losses
+
+
+def train_ours(
+    config: ModelConfig, ours: Ours, batches, *, lr: float, decay: float, eps: float, ratio: float
+) -> list[float]:
+    """Returns the losses of our train step with the same numbers."""
+    settings = settings_from_config(
+        {
+            "task": "token_classification",
+            "optim.lr": lr,
+            "optim.weight_decay": decay,
+            "optim.eps": eps,
+            "optim.schedule": "constant",
+            "optim.clip": 0.0,
+            **{f"adapter.{key}": value for key, value in dataclasses.asdict(ours.plan.settings).items()},
+            "adapter.loraplus_lr_ratio": ratio,
+        }
+    )
+    still = {field.name: 0.0 for field in dataclasses.fields(config) if field.name.endswith("_dropout")}
+    config = dataclasses.replace(config, **still)
+    net = make_network(ours.task, config, Runtime(), make_mesh(settings), lambda _: ours.plan)
+    trainer = make_trainer(net, settings, total=len(batches), warmup=0)
+    state = trainer.new_state({path: jax.numpy.array(ours.parameters[path]) for path in net.abstract})
+    losses = []
+    for packed, _ in batches:
+        state, metrics = trainer.train_step(state, packed, trainer.hyperparameters)
+        losses.append(float(metrics["loss"]))
+    return losses

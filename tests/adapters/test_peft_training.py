@@ -1,0 +1,62 @@
+"""Adapters go the way that peft's go by torch's AdamW."""
+
+import peft
+import pytest
+
+from jaxft.layers.heads.kinds import HeadKind
+from tests.adapters import peft_parity
+from tests.models import torch_parity
+
+# Each with what has a gradient of its own: shared matrices, lengths that are constants, biases, parts of the weights.
+CASES = {
+    "dora": (
+        "bert",
+        lambda: peft.LoraConfig(
+            r=2, use_dora=True, use_rslora=True, rank_pattern={"layer.1.*value": 3}, bias="lora_only"
+        ),
+        4.0,
+    ),
+    "fused": (
+        "gpt2",
+        lambda: peft.LoraConfig(r=2, target_modules=["c_attn", "mlp.c_proj"], bias="all"),
+        1.0,
+    ),
+}
+MORE_CASES = {
+    "fused ia3": ("gpt2", peft.IA3Config, 1.0),
+    "pissa": (
+        "distilbert",
+        lambda: peft.LoraConfig(r=2, target_modules=["q_lin", "lin2"], init_lora_weights="pissa"),
+        1.0,
+    ),
+    "saved": (
+        "bert",
+        lambda: peft.LoraConfig(layers_to_transform=[1], modules_to_save=["embeddings.LayerNorm"]),
+        1.0,
+    ),
+    "ia3": ("bert", peft.IA3Config, 1.0),
+}
+
+
+def check_losses(model_type, make_adapter, ratio, tmp_path):
+    config = torch_parity.example_shape(model_type, seed=1)
+    base, theirs = peft_parity.make_peft(config, HeadKind.TOKEN, make_adapter(), 1)
+    folder = peft_parity.save_peft(theirs, tmp_path)
+    ours = peft_parity.load_ours(config, HeadKind.TOKEN, base, folder, "float32")
+    batches = peft_parity.labelled_batches(config, 5)
+    # With a tiny eps, first steps have the size of the rate even if a gradient is but rounding.
+    numbers = {"lr": 0.02, "decay": 0.1, "eps": 1e-3, "ratio": ratio}
+    expected = peft_parity.train_peft(theirs, batches, **numbers)
+    assert abs(expected[0] - expected[-1]) > 0.01
+    assert peft_parity.train_ours(config, ours, batches, **numbers) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_five_steps_have_pefts_losses(name, tmp_path):
+    check_losses(*CASES[name], tmp_path)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", MORE_CASES)
+def test_five_steps_have_pefts_losses_in_more_cases(name, tmp_path):
+    check_losses(*MORE_CASES[name], tmp_path)
