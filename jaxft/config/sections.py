@@ -62,8 +62,9 @@ class Model:
     )
     attention: str = setting(
         "auto",
-        "attention kernel: `splash` for TPU (needs `model.dropout=0.0`), `flash` for GPU, `dense` everywhere",
-        choices=("auto", "dense", "splash", "flash"),
+        "attention: `splash` for TPU (needs `model.dropout=0.0`), `flash` for GPU; everywhere `dense`, and `chunked`, "
+        "whose memory grows with the length of rows and not its square",
+        choices=("auto", "dense", "chunked", "splash", "flash"),
     )
     unroll: str = setting(
         "auto",

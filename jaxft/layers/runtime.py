@@ -18,12 +18,14 @@ class Runtime:
 
     Attributes:
       dtype: the dtype of activations and matrix products.
-      attention: the attention implementation: "dense", or a kernel of `over_mesh.KERNELS`.
+      attention: the attention implementation, a key of `over_mesh.IMPLEMENTATIONS`.
       remat: what the backward pass computes again: "none", "dots" (all but the outputs of the dense products) or "full"
         (all but the input of each layer).
       unroll: True if the loop over layers is unrolled: quicker on CPU and GPU, but slower to compile.
       mesh: the devices; None for one device.
       blocks: where segments may cross blocks; None if that is unknown.
+      windowed_attention: the attention implementation of layers with a window; None for the same.
+      attention_reason: why the device's kernel is not the implementation, for the log; None if there is nothing to say.
 
     Raises:
       ValueError: there is no such `remat`.
@@ -35,6 +37,8 @@ class Runtime:
     unroll: bool = False
     mesh: Mesh | None = None
     blocks: Blocks | None = None
+    windowed_attention: str | None = None
+    attention_reason: str | None = dataclasses.field(default=None, compare=False)
 
     def __post_init__(self):
         """Raises ValueError for an unknown `remat`."""
@@ -44,7 +48,15 @@ class Runtime:
     @property
     def attention_function(self) -> Attention:
         """Returns the function that computes attention over the devices."""
-        return make_attention(self.attention, self.mesh, self.blocks)
+        return make_attention(self.attention, self.mesh, self.blocks, self.windowed_attention)
+
+    @property
+    def attention_line(self) -> str:
+        """Returns what the log says of attention."""
+        windowed = f", with windows {self.windowed_attention}" if self.windowed_attention else ""
+        return f"{self.attention}{windowed}" + (
+            f" ({self.attention_reason})" if self.attention_reason else ""
+        )
 
     @property
     def activations(self) -> NamedSharding | None:

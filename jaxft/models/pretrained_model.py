@@ -186,7 +186,14 @@ def resolve_model(
         platform=platform,
     )
     unroll = _choose_unroll(model.unroll, model.remat, platform)
-    return model_config, Runtime(dtype, attention, model.remat, unroll)
+    return model_config, Runtime(
+        dtype,
+        attention.name,
+        model.remat,
+        unroll,
+        windowed_attention=attention.windowed_name,
+        attention_reason=attention.reason,
+    )
 
 
 def _choose_dtype(dtype: str, platform: str) -> str:

@@ -157,7 +157,7 @@ class PreparedRun:
         axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
         yield (
             f"{net.parameter_count:,} parameters, {trained:,} of them trained; devices: {axes} "
-            f"({jax.devices()[0].device_kind}); attention: {net.runtime.attention}"
+            f"({jax.devices()[0].device_kind}); attention: {net.runtime.attention_line}"
         )
         if line := describe_unsharded(net.abstract, net.axes, mesh, net.model_config.num_heads):
             yield line

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Set
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,28 @@ from jaxft.errors import UserError
 from jaxft.layers.attention.interface import Feature
 from jaxft.layers.attention.limits import LIMITS, find_obstacle
 
+# The shortest rows for which "auto" chooses an implementation. Flash's length is measured (H100, rows of 64 to 1,024
+# slots); splash's is a guess.
 PLATFORM_KERNELS = {"tpu": "splash", "gpu": "flash"}
-# The shortest rows for which "auto" chooses a kernel. Flash's length is measured (H100, rows of 64 to 1,024 slots);
-# splash's is a guess.
 MIN_KERNEL_LENGTHS = {"splash": 512, "flash": 64}
+# Those for which it chooses chunked attention rather than dense, without and with a window. On CPU chunked attention is
+# quicker from 256 slots, but shorter rows may be in blocks, which it does not use. The lengths elsewhere are guesses.
+MIN_CHUNKED_LENGTHS = {"cpu": (1024, 256)}
+MIN_CHUNKED_LENGTHS_ELSEWHERE = (2048, 2048)
+
+
+class AttentionChoice(NamedTuple):
+    """The implementations that training and evaluation use.
+
+    Attributes:
+      name: the implementation.
+      windowed_name: that of layers with a window; None for the same.
+      reason: why "auto" passed over the platform's kernel; None if it did not.
+    """
+
+    name: str
+    windowed_name: str | None = None
+    reason: str | None = None
 
 
 def choose_attention(
@@ -25,12 +44,13 @@ def choose_attention(
     features: Set[Feature],
     dtype: jnp.dtype,
     platform: str,
-) -> str:
-    """Returns the name of the attention implementation that training and evaluation use.
+) -> AttentionChoice:
+    """Chooses the attention implementations that training and evaluation use.
 
     Args:
-      requested: `config.model.attention`. "auto" means the platform's kernel if rows have at least
-        `MIN_KERNEL_LENGTHS` slots and the kernel can compute them, else "dense".
+      requested: `config.model.attention`. "auto" means the platform's kernel if it can compute the rows and they have
+        at least `MIN_KERNEL_LENGTHS` slots; else chunked attention if they have at least `MIN_CHUNKED_LENGTHS` slots;
+        else dense attention.
       length: the number of slots in a row.
       head_width: the width of a head.
       dropout: the rate of the dropout of attention weights.
@@ -39,20 +59,33 @@ def choose_attention(
       platform: "cpu", "gpu" or "tpu".
 
     Raises:
-      UserError: the requested kernel cannot run.
+      UserError: the requested implementation cannot run.
     """
-    is_auto = requested == "auto"
-    name = PLATFORM_KERNELS.get(platform, "dense") if is_auto else requested
-    if name == "dense" or (is_auto and length < MIN_KERNEL_LENGTHS[name]):
-        return "dense"
-    obstacle = find_obstacle(name, features=features, length=length, head_width=head_width, dtype=dtype)
-    if LIMITS[name].platform != platform or (name == "flash" and not _gpu_runs_flash()):
-        obstacle = f"cannot run on this {platform}"
-    elif dropout and Feature.DROPOUT not in LIMITS[name].features:
-        obstacle = f"has no dropout of attention weights, here {dropout}; set config.model.dropout=0.0"
-    if obstacle and not is_auto:
-        raise UserError(f"config.model.attention={name!r} {obstacle}; 'dense' computes the same")
-    return "dense" if obstacle else name
+
+    def find_any_obstacle(name: str) -> str | None:
+        limits = LIMITS[name]
+        if limits.platform not in (None, platform) or (name == "flash" and not _gpu_runs_flash()):
+            return f"cannot run on this {platform}"
+        if dropout and Feature.DROPOUT not in limits.features:
+            return f"{Feature.DROPOUT.value}, here {dropout}; set config.model.dropout=0.0"
+        return find_obstacle(name, features=features, length=length, head_width=head_width, dtype=dtype)
+
+    if requested != "auto":
+        if obstacle := find_any_obstacle(requested):
+            raise UserError(f"config.model.attention={requested!r} {obstacle}; 'dense' computes the same")
+        return AttentionChoice(requested)
+    reason, kernel = None, PLATFORM_KERNELS.get(platform)
+    if kernel is not None:
+        least, obstacle = MIN_KERNEL_LENGTHS[kernel], find_any_obstacle(kernel)
+        if not obstacle and length < least:
+            obstacle = f"is for rows of {least} slots or more, not {length}"
+        if not obstacle:
+            return AttentionChoice(kernel)
+        reason = f"{kernel} {obstacle}"
+    least, least_with_window = MIN_CHUNKED_LENGTHS.get(platform, MIN_CHUNKED_LENGTHS_ELSEWHERE)
+    name = "chunked" if length >= least else "dense"
+    uses_chunks = Feature.WINDOW in features and name == "dense" and length >= least_with_window
+    return AttentionChoice(name, "chunked" if uses_chunks else None, reason)
 
 
 def _gpu_runs_flash() -> bool:

@@ -18,6 +18,7 @@ from jaxft.layers.attention.scores import (
     merge_heads,
     scale_of,
     split_heads,
+    split_terms,
 )
 from jaxft.layers.dropout import DropoutSeed, draw_keep_mask_at
 
@@ -172,7 +173,7 @@ def _attend_in_pieces(
         first_head=jnp.asarray(first_head).astype(jnp.uint32),
     )
     length = segment_ids.shape[1]
-    terms = cut_terms(relative, num_heads, length, length, 0)
+    terms = cut_terms(split_terms(relative, num_heads), length, length, 0)
     scale = scale_of(q.shape[1] // num_heads, relative)
     return _dense(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, pieces.row_length, scale)
 
@@ -227,7 +228,10 @@ def _dense_backward(num_heads, visibility, rate, row_length, scale, residuals, g
     scores = jax.lax.optimization_barrier(scores.astype(dtype))
     # These two products are transposed, [R * H, d, L], because that is twice as fast on CPU.
     dk, dv = (batched_dot(x, y, 1, 1).swapaxes(1, 2) for x, y in ((q, scores), (scaled, kept)))
-    dq, dk, d_terms = differentiate_terms(scores, batched_dot(scores, k, 2, 1), dk, q, k, terms)
+    dq = batched_dot(scores, k, 2, 1)
+    to_q, to_k, d_terms = differentiate_terms(scores, q, k, terms)
+    dq, dk = dq if to_q is None else dq + to_q, dk if to_k is None else dk + to_k
+    d_terms = jax.tree.map(lambda x, term: x.astype(term.dtype), d_terms, terms)
     return *(merge_heads(x.astype(dtype), rows) for x in (dq * scale, dk, dv)), d_terms, None, None
 
 

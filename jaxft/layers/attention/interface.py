@@ -10,7 +10,7 @@ from jaxft.layers.dropout import DropoutSeed
 
 
 class Feature(enum.Enum):
-    """Something that networks ask of attention, beyond segments. The value says what an implementation lacks without."""
+    """Something that networks ask of attention, beyond segments. The value says what one without it lacks."""
 
     CAUSAL = "hides no later positions"
     WINDOW = "has no windows"

@@ -42,9 +42,11 @@ class Limits:
 
 LIMITS = {
     "dense": Limits(frozenset(Feature)),
+    "chunked": Limits(frozenset(Feature)),
     "flash": Limits(frozenset({Feature.CAUSAL, Feature.DROPOUT}), "gpu", _find_flash_obstacle),
     "splash": Limits(frozenset({Feature.CAUSAL}), "tpu", _find_splash_obstacle),
 }
+KERNELS = frozenset(name for name, limits in LIMITS.items() if limits.platform)
 
 
 def find_obstacle(

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxft.layers.attention.chunked import chunked_attention
 from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
-from jaxft.layers.attention.interface import EVERYTHING, Attention, RelativeTerms, features_of
-from jaxft.layers.attention.limits import find_obstacle
+from jaxft.layers.attention.interface import EVERYTHING, Attention, Feature, RelativeTerms, features_of
+from jaxft.layers.attention.limits import KERNELS, find_obstacle
 from jaxft.layers.attention.splash import splash_attention
 from jaxft.parallel.mesh import BATCH_SPEC
 
@@ -27,42 +28,47 @@ class Blocks(Protocol):
         """The period of rows that may hold segments that cross blocks."""
 
 
-def make_attention(name: str, mesh: Mesh | None, blocks: Blocks | None = None) -> Attention:
+def make_attention(
+    name: str, mesh: Mesh | None, blocks: Blocks | None = None, windowed_name: str | None = None
+) -> Attention:
     """Returns an attention function over the devices of `mesh`.
 
     Each device computes its own rows. It computes its own heads if the mesh's `tensor` axis divides their number, else
-    all heads. Dense attention computes what a kernel cannot, such as short rows of a length bucket.
+    all heads. Dense attention computes what an implementation cannot, such as short rows of a length bucket.
 
     Args:
-      name: "dense", or a kernel of `KERNELS`.
-      mesh: the devices; None for one device, which computes dense attention only.
-      blocks: where segments may cross blocks; None if that is unknown. Only dense attention uses them.
+      name: the implementation, a key of `IMPLEMENTATIONS`.
+      mesh: the devices; None for one device, which runs no kernels.
+      blocks: where segments may cross blocks; None if that is unknown. Only dense attention uses them. It takes the
+        place of chunked attention if no segment crosses blocks, because these are shorter than chunks.
+      windowed_name: the implementation for windows; None for the same.
     """
-    dense: Callable[..., jax.Array] = dense_attention
-    if blocks is not None:
-        dense = functools.partial(
+
+    if mesh is None and name in KERNELS:
+        raise ValueError(f"{name} needs a mesh")
+
+    def find_implementation(chosen: str) -> Callable[..., jax.Array]:
+        if blocks is None or chosen in KERNELS or (chosen == "chunked" and blocks.whole_row_period):
+            return IMPLEMENTATIONS[chosen]
+        return functools.partial(
             dense_in_blocks, block_length=blocks.length, whole_row_period=blocks.whole_row_period
         )
-    if mesh is None:
-        if name != "dense":
-            raise ValueError(f"{name} needs a mesh")
-        return dense
-    tensor = mesh.shape["tensor"]
 
     def attend(
         q, k, v, segment_ids, *, num_heads, visibility=EVERYTHING, relative=None, rate=0.0, seed=None, site=0
     ):
-        length = segment_ids.shape[1]
         if rate == 0.0:
             seed = None
         features = features_of(visibility, relative, seed)
-        shape = {"length": length, "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
-        runs_kernel = name != "dense" and not find_obstacle(name, features=features, **shape)
-        implementation = KERNELS[name] if runs_kernel else dense
-        options = {"visibility": visibility, "rate": rate}
-        if not runs_kernel and mesh.size == 1:
-            options |= {"num_heads": num_heads, "relative": relative}
-            return dense(q, k, v, segment_ids, **options, seed=seed, site=site)
+        chosen = name if windowed_name is None or Feature.WINDOW not in features else windowed_name
+        shape = {"length": segment_ids.shape[1], "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
+        if find_obstacle(chosen, features=features, **shape):
+            chosen = "dense"
+        implementation, options = find_implementation(chosen), {"visibility": visibility, "rate": rate}
+        if mesh is None or (mesh.size == 1 and chosen not in KERNELS):
+            options |= {"num_heads": num_heads, "relative": relative, "seed": seed, "site": site}
+            return implementation(q, k, v, segment_ids, **options)
+        tensor = mesh.shape["tensor"]
         splits_heads = num_heads % tensor == 0
         device_heads = num_heads // tensor if splits_heads else num_heads
 
@@ -109,4 +115,9 @@ def _flash(*arrays: jax.Array, **options: Any) -> jax.Array:
     return flash_attention(*arrays, **options)
 
 
-KERNELS: dict[str, Callable[..., jax.Array]] = {"splash": splash_attention, "flash": _flash}
+IMPLEMENTATIONS: dict[str, Callable[..., jax.Array]] = {
+    "dense": dense_attention,
+    "chunked": chunked_attention,
+    "flash": _flash,
+    "splash": splash_attention,
+}

@@ -6,6 +6,7 @@ head. Arrays by distance have m + n entries, for key - query from 1 - m to n - 1
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxft.layers.attention.interface import RelativeTerms, Visibility
 from jaxft.layers.linear import sum_columns
@@ -62,40 +63,105 @@ def find_visible(
     return visible
 
 
-def cut_terms(
-    relative: RelativeTerms | None, num_heads: int, queries: int, keys: int, offset: int | jax.Array
-) -> RelativeTerms:
-    """Returns the relative terms of some queries and keys, by distance.
+def find_ranges(segment_ids: jax.Array, size: int, visibility: Visibility, *, over_keys: bool) -> jax.Array:
+    """Returns the slots that the queries of a chunk can see: from the first to the last, and those in between.
+
+    Args:
+      segment_ids: int32 `[R, L]`; padding, 0, is a segment too.
+      size: the number of slots in a chunk. The last chunk of a row may be shorter.
+      visibility: as in `Attention`.
+      over_keys: True for the keys that chunks of queries see; False for the queries that see chunks of keys.
+
+    Returns:
+      int32 `[R, ceil(L / size), 2]`: the first slot, and the end.
+    """
+    rows, length = segment_ids.shape
+    slot = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), segment_ids.shape)
+    is_first = jnp.diff(segment_ids, axis=1, prepend=-1) != 0
+    is_last = jnp.diff(segment_ids, axis=1, append=-1) != 0
+    first = jax.lax.cummax(jnp.where(is_first, slot, 0), axis=1)
+    end = jax.lax.cummin(jnp.where(is_last, slot + 1, length), axis=1, reverse=True)
+    # Segments are contiguous, so a chunk sees from its first slot's first to its last slot's end.
+    chunk = np.arange(0, length, size)
+    last = np.minimum(chunk + size, length) - 1
+    first, end = first[:, chunk], end[:, last]
+    before, after = (visibility.window,) * 2 if visibility.window is not None else (length, length)
+    if visibility.causal:
+        before, after = (before, 0) if over_keys else (0, after)
+    ranges = jnp.maximum(first, chunk - before), jnp.minimum(end, last + 1 + after)
+    return jnp.stack(ranges, axis=-1).astype(jnp.int32)
+
+
+def split_terms(relative: RelativeTerms | None, num_heads: int) -> RelativeTerms:
+    """Splits relative terms into heads.
 
     Args:
       relative: those of rows of L slots, or None.
       num_heads: H.
-      queries, keys: m and n.
-      offset: the slot of the first key minus that of the first query.
 
     Returns:
-      The bias `[H, m + n]`; keys `[H, m + n, d]`; queries `[H, m + n, d]`, scaled as scores are, and by
-      query - key from 1 - n to m - 1.
+      The bias `[H, 2 * L]`; keys `[H, 2 * L, d]`; queries `[H, 2 * L, d]`, scaled as scores are, and by
+      query - key + L - 1. The last entries are 0.
     """
     if relative is None:
         return RelativeTerms()
-
-    def cut(x: jax.Array, axis: int) -> jax.Array:
-        first = (x.shape[axis] + 1) // 2 - queries + offset
-        return jax.lax.dynamic_slice_in_dim(x, first, queries + keys - 1, axis)
+    bias, keys, queries = relative
 
     def split(x: jax.Array) -> jax.Array:
-        heads = x.reshape(queries + keys - 1, num_heads, -1).swapaxes(0, 1)
+        heads = x.reshape(len(x), num_heads, -1).swapaxes(0, 1)
         return jnp.pad(heads, ((0, 0), (0, 1), (0, 0)))
 
-    bias, by_keys, by_queries = relative
-    if by_queries is not None:
-        by_queries *= jnp.asarray(scale_of(by_queries.shape[1] // num_heads, relative), by_queries.dtype)
+    if queries is not None:
+        scale = scale_of(queries.shape[1] // num_heads, relative)
+        queries = split((queries * jnp.asarray(scale, queries.dtype))[::-1])
     return RelativeTerms(
-        bias=None if bias is None else jnp.pad(cut(bias, 1), ((0, 0), (0, 1))),
-        keys=None if by_keys is None else split(cut(by_keys, 0)),
-        queries=None if by_queries is None else split(cut(by_queries, 0)[::-1]),
+        bias=None if bias is None else jnp.pad(bias, ((0, 0), (0, 1))),
+        keys=None if keys is None else split(keys),
+        queries=queries,
     )
+
+
+def cut_terms(terms: RelativeTerms, m: int, n: int, offset: int | jax.Array) -> RelativeTerms:
+    """Returns the terms of m queries and n keys: arrays of m + n distances, of which the last is not read.
+
+    Args:
+      terms: from `split_terms`.
+      m, n: the numbers of queries and keys.
+      offset: the slot of the first key minus that of the first query.
+    """
+
+    def cut(x: jax.Array | None, first: int | jax.Array) -> jax.Array | None:
+        return None if x is None else jax.lax.dynamic_slice_in_dim(x, first, m + n, axis=1)
+
+    by_key, by_query = _first_distances(terms, m, n, offset)
+    return RelativeTerms(cut(terms.bias, by_key), cut(terms.keys, by_key), cut(terms.queries, by_query))
+
+
+def add_to_terms(
+    terms: RelativeTerms, part: RelativeTerms, m: int, n: int, offset: int | jax.Array
+) -> RelativeTerms:
+    """Adds `part`, arrays as `cut_terms` returns them, to the terms."""
+
+    def add(x: jax.Array | None, added: jax.Array | None, first: int | jax.Array) -> jax.Array | None:
+        if x is None or added is None:
+            return None
+        total = jax.lax.dynamic_slice_in_dim(x, first, m + n, axis=1) + added
+        return jax.lax.dynamic_update_slice_in_dim(x, total, first, axis=1)
+
+    by_key, by_query = _first_distances(terms, m, n, offset)
+    return RelativeTerms(
+        add(terms.bias, part.bias, by_key),
+        add(terms.keys, part.keys, by_key),
+        add(terms.queries, part.queries, by_query),
+    )
+
+
+def _first_distances(
+    terms: RelativeTerms, m: int, n: int, offset: int | jax.Array
+) -> tuple[int | jax.Array, int | jax.Array]:
+    """Returns where the distances of m queries and n keys begin in bias and keys, and in queries."""
+    length = max((x.shape[1] // 2 for x in terms if x is not None), default=0)
+    return length - m + offset, length - n - offset
 
 
 def add_terms(scores: jax.Array, q: jax.Array, k: jax.Array, terms: RelativeTerms) -> jax.Array:
@@ -119,31 +185,31 @@ def add_terms(scores: jax.Array, q: jax.Array, k: jax.Array, terms: RelativeTerm
 
 
 def differentiate_terms(
-    d_scores: jax.Array, d_q: jax.Array, d_k: jax.Array, q: jax.Array, k: jax.Array, terms: RelativeTerms
-) -> tuple[jax.Array, jax.Array, RelativeTerms]:
+    d_scores: jax.Array, q: jax.Array, k: jax.Array, terms: RelativeTerms
+) -> tuple[jax.Array | None, jax.Array | None, RelativeTerms]:
     """Computes the gradients of what `add_terms` adds.
 
     Args:
       d_scores: the gradient of scores, `[N, m, n]`.
-      d_q, d_k: the gradients of q and k so far.
       q, k, terms: as in `add_terms`.
 
     Returns:
-      The gradients of q, k and terms.
+      The gradients of q and k, None if nothing depends on them, and those of terms, in at least float32.
     """
-    count, d_bias, d_keys, d_queries = len(d_scores), None, None, None
+    count, d_q, d_k = len(d_scores), None, None
+    d_bias = d_keys = d_queries = None
     if terms.bias is not None:
         of_rows = d_scores.reshape(-1, len(terms.bias) * d_scores[0].size)
         of_pairs = sum_columns(of_rows).reshape(-1, *d_scores.shape[1:])
-        d_bias = unskew(of_pairs).sum(axis=1).astype(terms.bias.dtype)
+        d_bias = unskew(of_pairs).sum(axis=1)
     if terms.keys is not None:
         by_distance = unskew(d_scores)
-        d_q += batched_dot(by_distance, _repeat(terms.keys, count), 2, 1)
-        d_keys = _sum_rows(batched_dot(by_distance, q, 1, 1), terms.keys)
+        d_q = batched_dot(by_distance, _repeat(terms.keys, count), 2, 1)
+        d_keys = _sum_rows(batched_dot(by_distance, q, 1, 1), len(terms.keys))
     if terms.queries is not None:
         by_distance = unskew(d_scores.swapaxes(1, 2))
-        d_k += batched_dot(by_distance, _repeat(terms.queries, count), 2, 1)
-        d_queries = _sum_rows(batched_dot(by_distance, k, 1, 1), terms.queries)
+        d_k = batched_dot(by_distance, _repeat(terms.queries, count), 2, 1)
+        d_queries = _sum_rows(batched_dot(by_distance, k, 1, 1), len(terms.queries))
     return d_q, d_k, RelativeTerms(d_bias, d_keys, d_queries)
 
 
@@ -152,9 +218,9 @@ def _repeat(x: jax.Array, count: int) -> jax.Array:
     return jnp.broadcast_to(x, (count // len(x), *x.shape)).reshape(count, *x.shape[1:])
 
 
-def _sum_rows(x: jax.Array, terms: jax.Array) -> jax.Array:
-    """Sums `[N, ...]` over rows, to the shape and dtype of `terms`, `[H, ...]`."""
-    return x.reshape(-1, *terms.shape).sum(axis=0).astype(terms.dtype)
+def _sum_rows(x: jax.Array, num_heads: int) -> jax.Array:
+    """Sums `[R * H, ...]` over rows, to `[H, ...]`."""
+    return x.reshape(-1, num_heads, *x.shape[1:]).sum(axis=0)
 
 
 def skew(x: jax.Array) -> jax.Array:

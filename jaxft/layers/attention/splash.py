@@ -26,8 +26,9 @@ def splash_attention(
     """Computes `Attention` by the splash kernel of jax's Pallas library, for one TPU core.
 
     It has no relative terms and no dropout. Splash is a flash attention (Dao et al., 2022). It holds one block of
-    scores at a time, forward and backward, so memory grows with L and not with its square. If causal, it skips blocks above the diagonal. It does not skip blocks
-    between two segments: time grows with the square of L, however a row is packed.
+    scores at a time, forward and backward, so memory grows with L and not with its square. If causal, it skips blocks
+    above the diagonal. It does not skip blocks between two segments: time grows with the square of L, however a row is
+    packed.
 
     L must be a multiple of 128. In jax 0.10.2 heads may have any width. A TPU holds and multiplies them in lanes of
     128, so heads of 64 need the memory and time of heads of 128.

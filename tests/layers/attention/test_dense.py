@@ -49,7 +49,7 @@ def test_attention_and_its_gradient_are_those_of_the_equation(visibility, terms)
     q, k, v, pull = (jax.random.normal(key, (14, width)) for key in jax.random.split(jax.random.key(2), 4))
     shapes = {"bias": (heads, 13), "keys": (13, width), "queries": (13, width)}
     keys = jax.random.split(jax.random.key(3), 3)
-    relative = {name: jax.random.normal(key, shapes[name]) for name, key in zip(terms, keys)}
+    relative = {name: jax.random.normal(key, shapes[name]) for name, key in zip(terms, keys, strict=False)}
     kept = draw_keep_mask((rows, heads, length, length), rate, seed, 5, rows) / (1 - rate)
     distance = np.arange(length) - np.arange(length)[:, None]
 

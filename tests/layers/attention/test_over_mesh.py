@@ -28,9 +28,9 @@ from jaxft.layers.attention.interface import Feature, RelativeTerms, Visibility
 from jaxft.layers.attention.flash import flash_attention
 from jaxft.layers.dropout import DropoutSeed
 
-over_mesh.KERNELS["splash"] = functools.partial(splash_attention, interpret=True)
+over_mesh.IMPLEMENTATIONS["splash"] = functools.partial(splash_attention, interpret=True)
 # In float32 too, in which it is not used.
-over_mesh.KERNELS["flash"] = functools.partial(flash_attention, interpret=True)
+over_mesh.IMPLEMENTATIONS["flash"] = functools.partial(flash_attention, interpret=True)
 over_mesh.find_obstacle = lambda kernel, *, length, features, **_: length < 128 or Feature.RELATIVE_BIAS in features
 rows, length, heads, width = 4, 128, 2, 8
 CAUSAL = Visibility(causal=True)
