@@ -4,8 +4,8 @@
 2023). The formulas and first values are PEFT's.
 
 - DoRA (Liu et al. 2024) also trains the length of each column of the sum of both, `magnitude`.
-- PiSSA (Meng et al. 2024) and OLoRA (Büyükakyüz 2024) begin with a part of the kernel as `a` and `b`, and take it off the
-  kernel. Here the kernel stays as it is, so that checkpoints need no copy of it: the layer subtracts the product of the
+- PiSSA (Meng et al. 2024) and OLoRA (Büyükakyüz 2024) begin with a part of the kernel as `a` and `b`, and take it off
+  the kernel. Here the kernel stays as it is, so that checkpoints need no copy of it: the layer subtracts the product of the
   first values, `start_a` and `start_b`.
 - Chunks of one weight, such as GPT-2's query, key and value, share `a`, as PEFT's adapter of that weight does.
 """
@@ -183,7 +183,7 @@ def initialize(linears: Sequence[Linear], target: Target, settings: AdapterSetti
 
 
 def _factorize_pissa(kernel: jax.Array, scale: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:
-    """Returns a and b whose product times `scale` is the part of the kernel `[..., in, out]` of rank `rank` next to it."""
+    """Returns a and b whose product, times `scale`, is the nearest of rank `rank` to the kernel `[..., in, out]`."""
     u, singular, vh = jnp.linalg.svd(kernel, full_matrices=False)
     root = jnp.sqrt(singular[..., :rank] / jnp.where(scale > 0, scale, 1.0)[..., 0])
     return u[..., :rank] * root[..., None, :], root[..., :, None] * vh[..., :rank, :]

@@ -33,8 +33,8 @@ def open_base_run(model: PretrainedModel, log: Log) -> PretrainedModel:
     run = open_run(Path(model.address.removeprefix(RUN)).expanduser())
     if run.config.adapter.is_used:
         raise UserError(
-            f"config.model.checkpoint={model.address!r}: the run holds adapters alone; export it, which merges them, and "
-            "give the exported folder as the checkpoint"
+            f"config.model.checkpoint={model.address!r}: the run holds adapters alone; export it, which merges them, "
+            "and give the exported folder as the checkpoint"
         )
     # Without tuned values, such as thresholds, which are those of the other run's data.
     export = make_export(RunFacts(run.config, model, run.labels, {}))

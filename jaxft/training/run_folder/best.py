@@ -173,8 +173,8 @@ def check_base(folder: Path, saved: str | None, loaded: str | None) -> None:
             "config.model.checkpoint=run:WORKDIR"
         )
     raise UserError(
-        f"{folder} holds adapters for a base with the content hash {saved[:16]}, but that of config.model.checkpoint is "
-        f"{loaded[:16]}; put back the checkpoint, or its revision, that they were trained on"
+        f"{folder} holds adapters for a base with the content hash {saved[:16]}, and that of config.model.checkpoint "
+        f"is {loaded[:16]}; put back the checkpoint, or its revision, that they were trained on"
     )
 
 

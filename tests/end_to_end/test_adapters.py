@@ -1,0 +1,72 @@
+"""Runs with adapters: resumed to the bit, with small checkpoints that name their base, evaluated and answered."""
+
+import shutil
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from jaxft.errors import Preempted, UserError
+from jaxft.inference.evaluate import evaluate_run
+from jaxft.training import loop
+from jaxft.training.settings import load_settings
+from tests.end_to_end.test_train_settings import weights
+
+# All that touches the state or the masks of adapters: accumulation is on too.
+SETTINGS = {
+    "adapter.method": "lora",
+    "adapter.r": 3,
+    "adapter.dropout": 0.2,
+    "adapter.init_lora_weights": "pissa",
+    "adapter.loraplus_lr_ratio": 4.0,
+    "optim.ema": 0.9,
+    "optim.layer_decay": 0.9,
+    "loss.r_drop": 0.5,
+    "train.steps": 8,
+    "eval.every_steps": 4,
+    "checkpoint.every_steps": 4,
+    "eval.bootstrap": 0,
+}
+
+
+def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_bert, corpus, tmp_path):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_bert, base)
+    values = SETTINGS | {"model.checkpoint": base}
+    flags = [*tiny_flags[2:], *(f"--config.{key}={value}" for key, value in values.items())]
+    config = load_settings(tiny_flags[1], flags)
+    summary = loop.train(config, tmp_path / "whole")
+    assert summary["late_compiles"] == 0
+    asked = iter(range(100))
+    with pytest.raises(Preempted):
+        loop.train(config, tmp_path / "cut", should_stop=lambda: next(asked) == 6)
+    resumed = loop.train(config, tmp_path / "cut")
+    for name in ("dev", "test"):
+        assert summary[name] == resumed[name]
+    whole, cut = (weights(tmp_path / name) for name in ("whole", "cut"))
+    assert whole.keys() == cut.keys()
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, cut[name], err_msg=name)
+
+    # Checkpoints hold adapters and the head.
+    assert all("/adapter/" in name or name.startswith("head/") for name in whole)
+    metadata = next((tmp_path / "whole" / "checkpoints").glob("8/state/_METADATA")).read_text()
+    assert "attention/value/adapter/start_a" in metadata and "mlp/up" not in metadata
+
+    measured = evaluate_run(tmp_path / "whole", str(corpus["test"]), tmp_path / "again")
+    assert measured["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-6)
+
+    tensors = load_file(base / "model.safetensors")
+    name = next(name for name in tensors if name.endswith("layer.0.intermediate.dense.weight"))
+    tensors[name] = tensors[name] + np.float32(0.5) * (np.arange(tensors[name].size) == 3).reshape(
+        tensors[name].shape
+    )
+    save_file(tensors, base / "model.safetensors")
+    message = (
+        "holds adapters for a base with the content hash [0-9a-f]{16}, and that of config.model.checkpoint is"
+    )
+    with pytest.raises(UserError, match=message):
+        evaluate_run(tmp_path / "whole", str(corpus["test"]), tmp_path / "other")
+    (tmp_path / "cut" / "summary.json").unlink()
+    with pytest.raises(UserError, match=message):
+        loop.train(config, tmp_path / "cut")
