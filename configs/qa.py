@@ -1,4 +1,4 @@
-"""Extractive question answering: `--config configs/qa.py[:offline|squad|squad_v2]`.
+"""Extractive question answering: `--config configs/qa.py[:offline|squad|squad_v2|deberta]`.
 
 offline   MiniLM from a package on the generated corpus `demo:qa`; needs no hub. Synthetic: paragraphs and questions
           from templates, some of which are only in dev and test. It shows that the trainer works, not how good a
@@ -6,6 +6,9 @@ offline   MiniLM from a package on the generated corpus `demo:qa`; needs no hub.
 squad     bert-base-uncased on SQuAD 1.1 from the hub. Not measured here (no hub); the BERT paper (Devlin et al. 2019,
           table 2) reports exact match 80.8 and F1 88.5 on dev.
 squad_v2  the same on SQuAD 2.0, where a third of the questions have no answer. Not measured here.
+deberta   deberta-v3-base on SQuAD 2.0 from the hub. Not measured here (no hub); the model's paper (He et al. 2023)
+          reports F1 88.4 on dev. The hub has no safetensors of the model: run `jaxft convert
+          microsoft/deberta-v3-base --output FOLDER`, and set --config.model.checkpoint=FOLDER.
 
 To use your own questions, set --config.data.train=FILE (SQuAD's JSON, or JSON lines with question, context and
 answers).
@@ -38,6 +41,14 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.stride = 128
         config.train.epochs = 2.0
         config.optim.lr = 3e-5
+    elif arg == "deberta":
+        config.model.checkpoint = "microsoft/deberta-v3-base"
+        config.data.train = "hub:rajpurkar/squad_v2/train"
+        config.data.dev = "hub:rajpurkar/squad_v2/validation"
+        config.data.max_length = 384
+        config.data.stride = 128
+        config.train.epochs = 3.0
+        config.optim.lr = 2e-5
     else:
-        raise UserError(f"configs/qa.py has no recipe {arg!r}; expected offline, squad or squad_v2")
+        raise UserError(f"configs/qa.py has no recipe {arg!r}; expected offline, squad, squad_v2 or deberta")
     return config
