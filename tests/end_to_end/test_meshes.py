@@ -45,6 +45,8 @@ PARTS = {"words": "token_classification", "texts": "sequence_classification"}  #
 def family_shape(name):
     config_class = FAMILIES[name].config_class
     sizes = dataclasses.asdict(test_step.SHAPE) | {"embedding_size": 8}
+    sizes |= {"has_distance_embeddings": True, "products": ("c2p", "p2c"), "bucket_count": 6, "conv_size": 3}
+    sizes |= {"normalizes_distances": True, "shares_projections": True}
     return config_class(**{key: size for key, size in sizes.items() if key in config_class.hf_keys})
 
 
