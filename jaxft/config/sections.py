@@ -347,11 +347,6 @@ class Settings:
             )
         self.optim.check()
         self.adapter.check()
-        if self.adapter.is_used and self.model.checkpoint.startswith(NEW):
-            raise UserError(
-                f"config.adapter.method={self.adapter.method!r}: adapters change a pretrained model, and "
-                f"config.model.checkpoint={self.model.checkpoint!r} is a new one; give a checkpoint"
-            )
         if self.data.shards > 1:
             self.check_shards()
 

@@ -11,8 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxft.adapters.plan import plan_adapters
+from jaxft.adapters.registry import METHODS
 from jaxft.config.durations import EpochScale, duration_steps, total_steps
-from jaxft.config.sections import RUN, Settings
+from jaxft.config.sections import NEW, RUN, Settings
 from jaxft.data.batching.batch import Batches, BatchSpec, Shape
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -22,6 +23,7 @@ from jaxft.data.batching.output_positions import prune_batches
 from jaxft.data.batching.sharded import ShardedLoader, make_sharded_loader, shards_of_rows
 from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.encoding.windows import Windows
+from jaxft.errors import UserError
 from jaxft.models.pretrained_model import (
     PretrainedModel,
     describe_pretrained_model,
@@ -32,7 +34,7 @@ from jaxft.models.registry import family_of, list_families
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import describe_unsharded, local_rows
 from jaxft.tasks.base import AnyEvaluator, AnySplit, Log, Task
-from jaxft.tasks.registry import TASKS, head_kind, make_data, make_evaluator, make_task
+from jaxft.tasks.registry import TASKS, generates_text, head_kind, make_data, make_evaluator, make_task
 from jaxft.training.batch_rows import (
     StepSize,
     check_batch,
@@ -95,6 +97,7 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
       UserError: the settings, the data or the model are unusable.
     """
     check_batch(config, mesh)
+    check_adapters(config)
     data = make_data(config)
     unit = rows_unit(config, mesh)  # which shards feed a process's rows doesn't depend on how many there are
     local_shards = shards_of_rows(local_rows(mesh, unit), unit, config.data.shards)
@@ -111,6 +114,24 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
             data, labels, examples, other_examples, base_model.processor, config, log
         )
     return RunData(base_model, task, make_evaluator(labels, config), train, splits)
+
+
+def check_adapters(config: Settings) -> None:
+    """Raises `UserError` if a run cannot have its adapters. A run that is only planned may have those of a new model."""
+    method = config.adapter.method
+    if not config.adapter.is_used:
+        return
+    if config.model.checkpoint.startswith(NEW):
+        raise UserError(
+            f"config.adapter.method={method!r}: adapters change a pretrained model, and "
+            f"config.model.checkpoint={config.model.checkpoint!r} is a new one; give a checkpoint"
+        )
+    if generates_text(config.task) and not METHODS[method].can_merge:
+        can_merge = [name for name, entry in METHODS.items() if entry.can_merge]
+        raise UserError(
+            f"config.adapter.method={method!r}: text is generated with adapters that are merged into the weights, and "
+            f"these cannot be; expected one of {', '.join(can_merge)}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,7 +286,7 @@ def prepare_network(
     plan = None
     if config.adapter.is_used:
         family = family_of(hf_config)
-        table = family.table_with_head(head_kind(config.task))
+        table = family.table_with_head(head_kind(config.task), model_config)
         plan = functools.partial(plan_adapters, config.adapter, family.adapter_targets, table)
     return make_network(task, model_config, runtime, mesh, plan)
 
