@@ -23,7 +23,8 @@ class Head:
       form: the layers of the head of that class. For masked tokens, activation and norm are those of the backbone if
         the form has none.
       read_dropout: returns the rate of dropout in the head from config.json; None if that class has none.
-      configure: returns the values of `pool` and `form` that depend on the backbone's config; None if none does.
+      configure: returns the values of `rules`, `pool` and `form` that depend on the backbone's config; None if none
+        does.
     """
 
     architecture: str
@@ -90,6 +91,12 @@ class Family:
     make_decoder: Callable[[ModelConfig], AnyDecoder] | None = None
     adapter_targets: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=lambda: ADAPTER_TARGETS)
 
-    def table_with_head(self, kind: HeadKind) -> WeightTable:
-        """Returns the table of the network with a head."""
-        return dataclasses.replace(self.table, rules=[*self.table.rules, *self.heads[kind].rules])
+    def head(self, kind: HeadKind, config: ModelConfig) -> Head:
+        """Returns a kind of head over a backbone of the shape `config`."""
+        head = self.heads[kind]
+        return head if head.configure is None else dataclasses.replace(head, **head.configure(config))
+
+    def table_with_head(self, kind: HeadKind, config: ModelConfig | None = None) -> WeightTable:
+        """Returns the table of a network of the shape `config` with a head; None if the family has one for all shapes."""
+        head = self.heads[kind] if config is None else self.head(kind, config)
+        return dataclasses.replace(self.table, rules=[*self.table.rules, *head.rules])

@@ -76,6 +76,7 @@ _MOST = {
     "max_positions": 2**24,
     "type_vocab_size": 2**16,
     "embedding_size": 2**17,
+    "local_attention": 2**24,
     "padding_id": 10**8,
 }
 

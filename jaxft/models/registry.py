@@ -1,6 +1,5 @@
 """Lists the model families by the `model_type` of their config.json."""
 
-import dataclasses
 import importlib
 from collections.abc import Mapping
 
@@ -22,6 +21,7 @@ FAMILIES: dict[str, Family] = {
     "distilbert": importlib.import_module("jaxft.models.distilbert.family").FAMILY,
     "electra": importlib.import_module("jaxft.models.electra.family").FAMILY,
     "gpt2": importlib.import_module("jaxft.models.gpt2.family").FAMILY,
+    "modernbert": importlib.import_module("jaxft.models.modernbert.family").FAMILY,
     "mpnet": importlib.import_module("jaxft.models.mpnet.family").FAMILY,
     "roberta": importlib.import_module("jaxft.models.roberta.family").ROBERTA,
     "xlm-roberta": importlib.import_module("jaxft.models.roberta.family").XLM_ROBERTA,
@@ -35,8 +35,7 @@ def list_families(head: HeadKind) -> list[str]:
 
 def find_head(config: ModelConfig, kind: HeadKind) -> Head:
     """Returns what its family declares of a kind of head over a backbone of this shape."""
-    head = FAMILIES[config.model_type].heads[kind]
-    return head if head.configure is None else dataclasses.replace(head, **head.configure(config))
+    return FAMILIES[config.model_type].head(kind, config)
 
 
 def family_of(hf_config: Mapping[str, object]) -> Family:

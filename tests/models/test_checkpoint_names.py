@@ -22,7 +22,7 @@ def load(name, kind, tensors, *, new=()):
     """Returns (parameters, report) of a model with the kind of head."""
     config = torch_parity.example_shape(name, seed=1)
     _, _, abstract = torch_parity.make_abstract(config, kind, PLAIN_RUNTIME)
-    return load_weights(FAMILIES[name].table_with_head(kind), tensors, abstract, new=new)
+    return load_weights(FAMILIES[name].table_with_head(kind, config), tensors, abstract, new=new)
 
 
 def tensors_of(name, kind):
@@ -42,10 +42,13 @@ def test_names_of_early_versions_and_of_backbones_saved_alone_are_understood(nam
         )
 
     odd = {spelt(tensor): value for tensor, value in tensors.items()}
-    assert any(tensor.endswith("LayerNorm.gamma") for tensor in odd)
     constant = {"embeddings.position_ids": np.arange(13)[None]}
+    if name == "modernbert":  # its first version had today's names, and no table of positions
+        constant = {}
+    else:
+        assert any(tensor.endswith("LayerNorm.gamma") for tensor in odd)
     parameters, report = load(name, HeadKind.TOKEN, odd | constant)
-    assert report.ignored == ["embeddings.position_ids"]
+    assert report.ignored == list(constant)
     assert all(np.array_equal(parameters[path], value) for path, value in expected.items())
 
 
@@ -60,13 +63,14 @@ def test_heads_of_other_tasks_and_the_pooler_are_left_out(name):
             tensor.startswith(f"{prefix}.") and ".pooler." not in tensor for tensor in report.ignored
         )
         assert len(report.loaded) + len(report.ignored) == len(tensors)
-        assert sorted(report.new) == ["head/bias", "head/kernel"]
+        assert {"head/bias", "head/kernel"} <= set(report.new)
+        assert all(path.startswith("head/") for path in report.new)
 
 
 def pretraining(config):
     """Returns the tensors of the family's class for pretraining, or of its backbone with all that it has."""
     name = PRETRAINING.get(config.model_type)
-    hf_config = transformers.AutoConfig.for_model(**config.to_hf())
+    hf_config = transformers.AutoConfig.for_model(**{"pad_token_id": 0} | config.to_hf())
     if name is None:
         model = transformers.AutoModel.from_config(hf_config)
         tensors = {f"{model.base_model_prefix}.{tensor}": x for tensor, x in model.state_dict().items()}

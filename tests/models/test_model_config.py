@@ -24,7 +24,10 @@ JUNK = st.one_of(
 KEYS = [
     (family, key)
     for family in FAMILIES
-    for key in FAMILIES[family].config_class().to_hf()
+    for key in {
+        **FAMILIES[family].config_class().to_hf(),
+        **dict.fromkeys(getattr(FAMILIES[family].config_class, "hf_keys", {}).values()),
+    }
     if key != "model_type"
 ]
 
@@ -88,6 +91,19 @@ def test_sizes_of_a_new_model_are_held_to_the_same():
         describe(attn_pdrop=1.5)
 
 
+# What all checkpoints of DeBERTa-v2 and -v3 have.
+_DEBERTA = {
+    "relative_attention": True,
+    "max_relative_positions": -1,
+    "pos_att_type": "p2c|c2p",
+    "share_att_key": True,
+    "norm_rel_ebd": "layer_norm",
+    "position_biased_input": False,
+    "type_vocab_size": 0,
+    "pooler_dropout": 0,
+}
+
+
 def test_the_fields_of_real_checkpoints_pass():
     """The published sizes of several families, from the smallest to the largest."""
     for family, fields in (
@@ -103,5 +119,19 @@ def test_the_fields_of_real_checkpoints_pass():
         ),
         ("distilbert", {"dim": 768, "n_heads": 12, "n_layers": 6, "sinusoidal_pos_embds": True}),
         ("electra", {"embedding_size": 128, "hidden_size": 256, "num_attention_heads": 4}),
+        (
+            "modernbert",
+            {
+                "hidden_size": 1024,
+                "num_attention_heads": 16,
+                "num_hidden_layers": 28,
+                "intermediate_size": 2624,
+            },
+        ),
+        ("deberta-v2", _DEBERTA | {"position_buckets": 256, "conv_kernel_size": 3, "conv_act": "gelu"}),
+        (
+            "deberta-v2",
+            _DEBERTA | {"position_buckets": 256, "vocab_size": 251000, "pooler_hidden_size": 1536},
+        ),
     ):
         FAMILIES[family].config_class.from_hf(json.loads(json.dumps({"model_type": family} | fields)))

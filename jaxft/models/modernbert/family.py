@@ -1,0 +1,17 @@
+"""Declares ModernBERT: its network, its checkpoints, its heads, and what it can do."""
+
+from jaxft.models.family import Family, NewModel
+from jaxft.models.modernbert import config, weights
+from jaxft.models.modernbert.network import ModernBert
+
+FAMILY = Family(
+    display_name=config.ModernBertConfig.display_name,
+    network=ModernBert,
+    config_class=config.ModernBertConfig,
+    table=weights.TABLE,
+    architecture="ModernBertModel",
+    heads=weights.HEADS,
+    is_causal=False,
+    has_pooler=False,
+    new_model=NewModel(config.NEW_MODEL_FIELDS, config.make_new_config, has_tokenizer=False),
+)
