@@ -97,6 +97,11 @@ class Family:
         return head if head.configure is None else dataclasses.replace(head, **head.configure(config))
 
     def table_with_head(self, kind: HeadKind, config: ModelConfig | None = None) -> WeightTable:
-        """Returns the table of a network of the shape `config` with a head; None if the family has one for all shapes."""
+        """Returns the table of a network with a head.
+
+        Args:
+          kind: the head's.
+          config: the shape of the network; None if its rules are those of all shapes.
+        """
         head = self.heads[kind] if config is None else self.head(kind, config)
         return dataclasses.replace(self.table, rules=[*self.table.rules, *head.rules])

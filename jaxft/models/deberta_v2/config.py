@@ -52,6 +52,8 @@ class DebertaV2Config(EncoderConfig):
       conv_groups: the number of groups of channels in the convolution, which divides `hidden_size`.
       conv_activation, pooler_activation: keys of `layers.activations.ACTIVATIONS`.
       pooler_dropout: the dropout rate before the dense layer of the head of texts.
+      has_legacy_head: whether the head of masked words is transformers' LegacyDebertaV2OnlyMLMHead, which has other
+        tensors, and words may be scored by a layer of its own.
     """
 
     model_type: ClassVar[str] = "deberta-v2"
@@ -62,6 +64,7 @@ class DebertaV2Config(EncoderConfig):
         "has_distance_embeddings": "relative_attention",
         "shares_projections": "share_att_key",
         "pooler_dropout": "pooler_dropout",
+        "has_legacy_head": "legacy",
         **_SPECIAL_KEYS,
     }
 
@@ -84,6 +87,7 @@ class DebertaV2Config(EncoderConfig):
     conv_activation: str = "tanh"
     pooler_dropout: float = 0.0
     pooler_activation: str = "gelu"
+    has_legacy_head: bool = True
 
     @property
     def attention_features(self) -> frozenset[Feature]:
@@ -124,6 +128,7 @@ class DebertaV2Config(EncoderConfig):
             "conv_activation": read_activation(hf_config, "conv_act", "tanh"),
             "pooler_activation": read_activation(hf_config, "pooler_hidden_act", "gelu"),
         }
+        values["ties_word_embeddings"] |= not values["has_legacy_head"]  # whatever config.json says
         if read["embedding_size"] == size:
             read["embedding_size"] = None
         for name in ("max_distance", "bucket_count"):  # -1 stands for none

@@ -48,6 +48,17 @@ def _configure_text_head(config: DebertaV2Config) -> dict[str, HeadForm]:
     return {"form": HeadForm(config.pooler_activation, input_dropout=config.pooler_dropout)}
 
 
+def _configure_masked_head(config: DebertaV2Config) -> dict[str, list[WeightRule]]:
+    """Returns the tensors of the head of masked words, of which transformers has two."""
+    head, transform = "lm_predictions.lm_head", "lm_predictions.lm_head"
+    if config.has_legacy_head:
+        head, transform = "cls.predictions", "cls.predictions.transform"
+    rules = make_masked_head_rules(
+        f"{transform}.dense", f"{transform}.LayerNorm", f"{head}.decoder", tied_bias=f"{head}.bias"
+    )
+    return {"rules": rules}
+
+
 HEADS = {
     HeadKind.TOKEN: Head(
         "DebertaV2ForTokenClassification",
@@ -64,12 +75,7 @@ HEADS = {
     HeadKind.QUESTION: Head("DebertaV2ForQuestionAnswering", make_linear_rules("head", "qa_outputs")),
     HeadKind.MASKED: Head(
         "DebertaV2ForMaskedLM",
-        make_masked_head_rules(
-            "cls.predictions.transform.dense",
-            "cls.predictions.transform.LayerNorm",
-            "cls.predictions.decoder",
-            tied_bias="cls.predictions.bias",
-        ),
+        configure=_configure_masked_head,
     ),
     HeadKind.SHARED: Head("DebertaV2Model", read_dropout=read_head_dropout),
 }

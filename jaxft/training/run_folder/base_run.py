@@ -11,7 +11,7 @@ from jaxft.config.sections import RUN
 from jaxft.errors import UserError
 from jaxft.hub.weights import save_weights
 from jaxft.models.pretrained_model import PretrainedModel, WeightReader
-from jaxft.models.registry import family_of
+from jaxft.models.registry import family_of, read_model_config
 from jaxft.tasks.base import Log
 from jaxft.tasks.checkpoint_heads import choose_exported, make_run_config
 from jaxft.tasks.registry import head_kind, make_export, make_task
@@ -38,7 +38,9 @@ def open_base_run(model: PretrainedModel, log: Log) -> PretrainedModel:
         )
     # Without tuned values, such as thresholds, which are those of the other run's data.
     export = make_export(RunFacts(run.config, model, run.labels, {}))
-    table = family_of(model.hf_config).table_with_head(head_kind(run.config.task))
+    table = family_of(model.hf_config).table_with_head(
+        head_kind(run.config.task), read_model_config(model.hf_config)
+    )
 
     def read_tensors() -> Mapping[str, np.ndarray]:
         task = make_task(run.labels, run.config, head_dropout=0.0)
