@@ -166,6 +166,8 @@ class DisentangledLayer(EncoderLayer):
         def spread(linear: Linear) -> jax.Array:
             with layer_dropout(seed, site, 1, None):
                 projected = linear(x)
+            if np.array_equal(index, np.arange(len(x))[::-1]):  # in short rows no distances share a bucket
+                return projected[::-1]
             # The gradient sums distances of a bucket, so not in bfloat16.
             return widen(projected)[index].astype(x.dtype)
 

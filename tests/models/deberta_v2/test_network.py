@@ -67,6 +67,17 @@ def test_long_packed_texts_are_torchs(seed):
     torch_parity.assert_is_torchs(config, HeadKind.TOKEN, seed, dtype="float64", rows=LONG_ROWS)
 
 
+def test_the_newer_head_of_words_behind_masks_is_torchs_too():
+    """It scores words by their embeddings, whatever config.json says."""
+    config = dataclasses.replace(
+        torch_parity.example_shape("deberta-v2", seed=0), has_legacy_head=False, embedding_size=None
+    )
+    config = DebertaV2Config.from_hf(config.to_hf())
+    assert config.ties_word_embeddings
+    torch_parity.assert_is_torchs(config, HeadKind.MASKED, seed=0, dtype="float64")
+    torch_parity.assert_file_comes_back(config, HeadKind.MASKED, seed=0)
+
+
 def test_rows_have_the_same_dropout_in_any_microbatch():
     """Of distances too, whose masks rows share."""
     config = DebertaV2Config(
