@@ -9,8 +9,8 @@ import tempfile
 import sentencepiece
 import tokenizers
 from hypothesis import strategies as st
-from tokenizers import models, normalizers, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from jaxft.hub.tokenizers import load_tokenizer
 
@@ -23,8 +23,8 @@ LINES = [
     "नमस्ते दुनिया, दिल्ली भारत की राजधानी है।",
     "ok 😀 👩‍👩‍👧 ❤️ fine",
 ] * 20
-# The family whose checkpoints have such files: byte-level BPE, Unigram by SentencePiece (three), WordPiece (two).
-KINDS = ("roberta", "xlm-roberta", "camembert", "deberta-v2", "bert", "mpnet")
+# The family whose checkpoints have such files: byte-level BPE (two), Unigram by SentencePiece (three), WordPiece (two).
+KINDS = ("roberta", "modernbert", "xlm-roberta", "camembert", "deberta-v2", "bert", "mpnet")
 SENTENCEPIECE_KINDS = ("xlm-roberta", "camembert", "deberta-v2")
 
 # Parts of words: several scripts, marks that combine, joiners, and characters that tokenizers change or leave out.
@@ -52,15 +52,10 @@ def vocabulary_folder(kind: str) -> pathlib.Path:
         name = "spm.model" if kind == "deberta-v2" else "sentencepiece.bpe.model"
         (folder / name).write_bytes(train_sentencepiece(kind))
     elif kind == "roberta":
-        tokenizer = tokenizers.Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        trainer = trainers.BpeTrainer(
-            vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-        )
-        tokenizer.train_from_iterator(LINES, trainer)
-        tokenizer.model.save(str(folder))
+        train_byte_level(special).model.save(str(folder))
+    elif kind == "modernbert":
+        save_general_tokenizer(folder)
     else:
         bert, mpnet = "[PAD] [UNK] [CLS] [SEP] [MASK]", "<s> <pad> </s> [UNK] <mask>"
         special = (bert if kind == "bert" else mpnet).split()
@@ -71,6 +66,37 @@ def vocabulary_folder(kind: str) -> pathlib.Path:
         tokenizer.train_from_iterator(LINES, trainer)
         tokenizer.model.save(str(folder))
     return folder
+
+
+def train_byte_level(special: list[str]) -> tokenizers.Tokenizer:
+    """Returns a byte-level BPE."""
+    tokenizer = tokenizers.Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=400, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(LINES, trainer)
+    return tokenizer
+
+
+def save_general_tokenizer(folder: pathlib.Path) -> None:
+    """Writes a byte-level BPE with BERT's special tokens as a general tokenizer.json, as ModernBERT has it."""
+    special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
+    tokenizer = train_byte_level(special)
+    tokenizer.normalizer, tokenizer.decoder = normalizers.NFC(), decoders.ByteLevel()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        **{f"{token[1:-1].lower()}_token": token for token in special[:-1]},
+        mask_token=tokenizers.AddedToken("[MASK]", lstrip=True),
+        clean_up_tokenization_spaces=True,
+        model_input_names=["input_ids", "attention_mask"],
+    ).save_pretrained(folder)
 
 
 @functools.cache
