@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from jaxft.layers.attention.interface import Attention
+from jaxft.layers.attention.interface import Visibility
 from jaxft.layers.attention.over_mesh import Blocks, make_attention
 from jaxft.layers.transformer.layer_stacks import REMAT_POLICIES
 from jaxft.parallel.mesh import BATCH_SPEC
@@ -49,6 +50,10 @@ class Runtime:
     def attention_function(self) -> Attention:
         """Returns the function that computes attention over the devices."""
         return make_attention(self.attention, self.mesh, self.blocks, self.windowed_attention)
+
+    def attention_for(self, visibility: Visibility) -> str:
+        """Returns the implementation for layers that see so much."""
+        return self.attention if visibility.window is None else self.windowed_attention or self.attention
 
     @property
     def attention_line(self) -> str:

@@ -136,7 +136,9 @@ class Network:
         if stacks:
             model_config = self.model_config
             products = (
-                count_products(self.runtime.attention, length, visibility, model_config.relative_products)
+                count_products(
+                    self.runtime.attention_for(visibility), length, visibility, model_config.relative_products
+                )
                 for visibility in model_config.visibilities
             )
             attention = 6 * model_config.hidden_size * sum(products)

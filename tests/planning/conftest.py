@@ -46,6 +46,18 @@ TINY = {
 # Where `make test` puts libtpu: not among the packages, for with it jax looks for a TPU, aloud, at every start.
 LIBTPU = pathlib.Path(sys.prefix) / "libtpu"
 CPU = ["--topology", "cpu:8", "--json"]
+SMALL = (("hidden_size", 64), ("num_attention_heads", 4), ("intermediate_size", 128), ("vocab_size", 1000))
+POSITIONS = (("position_buckets", 8), ("share_att_key", False), ("conv_kernel_size", 3))
+DISTANCES = [
+    "--config.model.checkpoint=new:deberta-v3",
+    "--rows_per_device=32",
+    "--config.data.max_length=64",
+]
+DISTANCES += [f"--config.model.sizes={(*SMALL, ('num_hidden_layers', 2), *POSITIONS)}"]
+# The first layer sees rows whole, of more than a chunk of attention, the second one by windows.
+WINDOWS = ["--config.model.checkpoint=new:modernbert", "--rows_per_device=4", "--config.data.max_length=512"]
+WINDOWS += [f"--config.model.sizes={(*SMALL, ('num_hidden_layers', 2), ('local_attention', 64))}"]
+WINDOWS += ["--config.model.attention=chunked"]
 FSDP = ["--config.mesh.data=1", "--config.mesh.fsdp=8"]
 
 
@@ -101,6 +113,8 @@ def estimates(plans, tmp_path_factory):
         "data": [*CPU, "--chip", "v5e", "--dump", tmp_path_factory.mktemp("dump") / "step.hlo"],
         "fsdp": [*CPU, *FSDP],
         "unrolled": [*CPU, *FSDP, "--config.model.unroll=yes"],
+        "distances": [*CPU, *DISTANCES],
+        "windows": [*CPU, *WINDOWS],
     }
     done = plans(*flags.values())
     assert all(plan["code"] == 0 for plan in done), done

@@ -91,6 +91,14 @@ def test_a_loop_counts_as_its_trips(estimates):
     assert scan["flops_per_step"] == pytest.approx(scan["model_flops_per_step"], rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["distances", "windows"])
+def test_attention_counts_as_each_layer_computes_it(estimates, name):
+    """Products with distances, and the keys of windows; chunks compute scores again, which the model does not need."""
+    plan = estimates[name]
+    assert plan["unknown_loops"] == 0 and plan["peak_bytes_per_device"] > plan["param_bytes_per_device"]
+    assert plan["flops_per_step"] == pytest.approx(plan["model_flops_per_step"], rel=0.1)
+
+
 @pytest.mark.sweep
 def test_every_task_has_a_plan(plans):
     """With a gradient that is sent once, whatever the loss."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxft.layers.attention.flops import named_loop
+from jaxft.layers.attention.flops import choose_chunks, named_loop
 from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
 from jaxft.layers.attention.scores import (
     add_terms,
@@ -22,10 +22,6 @@ from jaxft.layers.attention.scores import (
 )
 from jaxft.layers.dropout import DropoutSeed, draw_from_hashes, hash_attention_weights
 
-# The slots of a chunk: the quickest of 128, 256 and 512 on CPU. With a window, chunks of queries are as long as it is,
-# at least MIN_CHUNK, and meet all their keys at once.
-CHUNK = 256
-MIN_CHUNK = 64
 HIDDEN = -1e30  # the score of a hidden position: its weight is 0
 
 
@@ -72,15 +68,14 @@ class _Plan(NamedTuple):
     """The constants of a computation.
 
     Attributes:
-      queries, keys: the slots of a chunk of queries, and of keys.
-      has_all_keys: whether a chunk of queries sees only a single chunk of keys.
+      queries, keys, most_trips: as in `Chunks`.
       visibility, rate: as in `Attention`; the rate is 0 without a seed.
       scale: the factor of scores.
     """
 
     queries: int
     keys: int
-    has_all_keys: bool
+    most_trips: int
     visibility: Visibility
     rate: float
     scale: float
@@ -88,20 +83,7 @@ class _Plan(NamedTuple):
     @classmethod
     def of(cls, length: int, width: int, visibility: Visibility, relative: RelativeTerms | None, rate: float):
         """Returns the plan of rows of `length` slots and heads of `width`."""
-        queries, window = min(CHUNK, length), visibility.window
-        keys, has_all_keys = queries, queries == length
-        if window is not None:
-            queries = min(queries, max(MIN_CHUNK, window))
-            reach = queries + window * (1 if visibility.causal else 2)
-            has_all_keys = reach <= 2 * CHUNK
-            keys = min(reach if has_all_keys else CHUNK, length)
-        return cls(queries, keys, has_all_keys, visibility, rate, scale_of(width, relative))
-
-    def most_trips(self, length: int) -> int:
-        """Returns how many chunks of keys a chunk of queries sees at most, in rows of `length` slots."""
-        window = self.visibility.window
-        reach = length if window is None else min(length, self.queries + 2 * window)
-        return -(-reach // self.keys)
+        return cls(*choose_chunks(length, visibility), visibility, rate, scale_of(width, relative))
 
 
 class _Arrays(NamedTuple):
@@ -175,9 +157,9 @@ def _loop_over_keys(
         first = begin + index * plan.keys
         return body(_Chunk(queries.row, jnp.minimum(first, length - plan.keys), first, plan.keys), state)
 
-    if plan.has_all_keys:
+    if plan.most_trips == 1:
         return step(0, state)
-    with named_loop(plan.most_trips(length)):
+    with named_loop(plan.most_trips):
         return jax.lax.fori_loop(jnp.int32(0), (end - begin + plan.keys - 1) // plan.keys, step, state)
 
 
