@@ -5,8 +5,7 @@ import dataclasses
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from jaxft.layers.attention.interface import Attention
-from jaxft.layers.attention.interface import Visibility
+from jaxft.layers.attention.interface import Attention, Visibility
 from jaxft.layers.attention.over_mesh import Blocks, make_attention
 from jaxft.layers.transformer.layer_stacks import REMAT_POLICIES
 from jaxft.parallel.mesh import BATCH_SPEC
