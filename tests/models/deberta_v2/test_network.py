@@ -13,6 +13,8 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
     make_log_bucket_position,
 )
 
+from jaxft.data.batching.batch import Blocks
+from jaxft.data.batching.output_positions import select_positions
 from jaxft.errors import UserError
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.kinds import HeadKind
@@ -22,7 +24,7 @@ from jaxft.models.deberta_v2.config import DebertaV2Config
 from jaxft.models.deberta_v2.network import DebertaV2, bucket_distances, index_distances
 from jaxft.models.registry import FAMILIES
 from tests.models import torch_parity
-from tests.models.backbones import TINY, random_batch
+from tests.models.backbones import TINY, assert_same, random_batch
 
 DISTANCES = np.arange(-2048, 2049)
 # Texts that end on both sides of borders of buckets, whose width is 1 up to 4, and then grows.
@@ -78,18 +80,56 @@ def test_the_newer_head_of_words_behind_masks_is_torchs_too():
     torch_parity.assert_file_comes_back(config, HeadKind.MASKED, seed=0)
 
 
+CONFIG = DebertaV2Config(
+    **TINY,
+    has_distance_embeddings=True,
+    products=("c2p", "p2c"),
+    shares_projections=True,
+    bucket_count=6,
+    conv_size=3,
+    hidden_dropout=0.3,
+    initializer_range=0.2,
+)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_all_ways_of_computing_agree(num_layers):
+    """In a loop, unrolled, with remat, in blocks, chunked, and at some positions only."""
+    config, batch = dataclasses.replace(CONFIG, num_layers=num_layers), random_batch(4)
+    batch["segment_ids"][:] = np.repeat([[1, 2, 3, 0], [1, 1, 2, 2]] * 2, 3, axis=1)  # in blocks of 6
+    mask = np.random.default_rng(0).random(batch["segment_ids"].shape) < 0.4
+    weights = np.where(mask & (batch["segment_ids"] > 0), 1.0, 0.0)[..., None]
+    parameters = nnx.to_pure_dict(nnx.state(DebertaV2(config, rngs=nnx.Rngs(0))))
+
+    def differentiate(runtime, **more):
+        graph, _ = nnx.split(nnx.eval_shape(lambda: DebertaV2(config, runtime, rngs=nnx.Rngs(0))))
+        inputs = Inputs.from_batch(jax.tree.map(jnp.asarray, batch | more))
+
+        def loss(parameters):
+            states = nnx.merge(graph, parameters)(inputs, DropoutSeed(jnp.uint32(3), jnp.int32(0))) * weights
+            return (states * jnp.cos(jnp.arange(states.size)).reshape(states.shape)).sum(), states
+
+        return jax.jit(jax.grad(loss, has_aux=True))(parameters)
+
+    gradients, states = differentiate(Runtime())
+    chosen = {"output_positions": select_positions(mask.reshape(2, -1), mask.reshape(2, -1).sum(1).max())}
+    for runtime, more in (
+        (Runtime(unroll=True), {}),
+        (Runtime(unroll=True), chosen),
+        (Runtime(remat="dots"), chosen),
+        (Runtime(remat="full"), {}),
+        (Runtime(blocks=Blocks(6, 0)), {}),
+        (Runtime(attention="chunked"), {}),
+    ):
+        other_gradients, other_states = differentiate(runtime, **more)
+        np.testing.assert_allclose(other_states, states, atol=1e-4)
+        assert_same(other_gradients, gradients)
+
+
 def test_rows_have_the_same_dropout_in_any_microbatch():
     """Of distances too, whose masks rows share."""
-    config = DebertaV2Config(
-        **TINY | {"num_layers": 1},
-        has_distance_embeddings=True,
-        products=("c2p", "p2c"),
-        shares_projections=True,
-        bucket_count=6,
-        conv_size=3,
-        hidden_dropout=0.3,
-    )
-    model = DebertaV2(config, rngs=nnx.Rngs(0))
+    model = DebertaV2(dataclasses.replace(CONFIG, num_layers=1), rngs=nnx.Rngs(0))
     batch = random_batch(4)
     is_token = batch["segment_ids"] > 0
 
