@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.attention.interface import RelativeTerms
-from jaxft.layers.dropout import SHARED_SITES, DropoutSeed, apply_dropout, layer_dropout
+from jaxft.layers.dropout import SHARED_SITES, DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.linear import Linear
@@ -164,8 +164,7 @@ class DisentangledLayer(EncoderLayer):
         x = apply_dropout(distances, config.hidden_dropout, seed, site, rows=1)
 
         def spread(linear: Linear) -> jax.Array:
-            with layer_dropout(seed, site, 1, None):
-                projected = linear(x)
+            projected = linear(x)
             if np.array_equal(index, np.arange(len(x))[::-1]):  # in short rows no distances share a bucket
                 return projected[::-1]
             # The gradient sums distances of a bucket, so not in bfloat16.
