@@ -63,8 +63,8 @@ def make_update_rule(
 
 
 def _as_matrices(updates: Any) -> Any:
-    """Returns that each of `updates` is a matrix `[in, out]`."""
-    return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(), updates)
+    """Returns that each of `updates` is a matrix `[in, out]`, or several, as the kernel of a convolution is."""
+    return jax.tree.map(lambda _: contrib.MuonDimensionNumbers(-2, -1), updates)
 
 
 def _scale_like_adam(updates: Any, _: Any) -> Any:
