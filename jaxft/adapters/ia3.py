@@ -1,6 +1,6 @@
 """IA3 (Liu et al. 2022): multiplies what a linear layer returns, or what it reads, by a trained vector of factors.
 
-As in PEFT, factors of outputs multiply the bias too, and `feedforward_modules` names the layers whose inputs are scaled.
+As in PEFT, factors of outputs multiply the bias too, and `feedforward_modules` names layers whose inputs are scaled.
 """
 
 from collections.abc import Sequence

@@ -5,8 +5,8 @@
 
 - DoRA (Liu et al. 2024) also trains the length of each column of the sum of both, `magnitude`.
 - PiSSA (Meng et al. 2024) and OLoRA (Büyükakyüz 2024) begin with a part of the kernel as `a` and `b`, and take it off
-  the kernel. Here the kernel stays as it is, so that checkpoints need no copy of it: the layer subtracts the product of the
-  first values, `start_a` and `start_b`.
+  the kernel. Here the kernel stays as it is, so that checkpoints need no copy of it: the layer subtracts the product of
+  the first values, `start_a` and `start_b`.
 - Chunks of one weight, such as GPT-2's query, key and value, share `a`, as PEFT's adapter of that weight does.
 """
 

@@ -67,15 +67,17 @@ class LayerDropout(NamedTuple):
     """What is the same for all dropout of a layer of a backbone.
 
     Attributes:
-      seed: the seed.
+      seed: the seed; None for no dropout.
       site: the first site of the layer.
       rows: the number of rows, R.
+      slots: the number of vectors in these rows, R * L.
       output_positions: the positions that the layer returns; None for all.
     """
 
-    seed: DropoutSeed
+    seed: DropoutSeed | None
     site: int | jax.Array
     rows: int
+    slots: int
     output_positions: OutputPositions | None
 
 
@@ -85,14 +87,12 @@ _layer_dropout: contextvars.ContextVar[LayerDropout | None] = contextvars.Contex
 
 
 @contextlib.contextmanager
-def layer_dropout(
-    seed: DropoutSeed | None, site: int | jax.Array, rows: int, output_positions: OutputPositions | None
-) -> Iterator[None]:
-    """Says, while a layer is traced, how `drop_adapter_input` makes its masks; see `LayerDropout`.
+def layer_dropout(layer: LayerDropout) -> Iterator[None]:
+    """Says, while a layer is traced, how `drop_adapter_input` makes its masks.
 
     Adapters get it this way because the networks that call the linear layers do not know that these have adapters.
     """
-    token = _layer_dropout.set(None if seed is None else LayerDropout(seed, site, rows, output_positions))
+    token = _layer_dropout.set(layer)
     try:
         yield
     finally:
@@ -100,21 +100,22 @@ def layer_dropout(
 
 
 def drop_adapter_input(x: jax.Array, rate: float, number: int) -> jax.Array:
-    """Applies dropout to what an adapter of a layer reads, `[R * L, D]`, or `[N, D]` at the layer's output positions.
+    """Applies dropout to what an adapter reads. Adapters outside of layers have none.
 
     Args:
-      x: the vectors.
+      x: the vectors, `[R * L, D]`; or `[N, D]` at the output positions; or another number, which all rows share.
       rate: in [0, 1).
       number: uint32, tells the adapter from others of the layer.
     """
     layer = _layer_dropout.get()
-    if layer is None or rate == 0.0:
+    if layer is None or layer.seed is None or rate == 0.0:
         return x
-    positions = layer.output_positions
-    if positions is not None and len(x) != len(positions.row):  # before the layer leaves the others out
-        positions = None
     seed = layer.seed._replace(seed=layer.seed.seed ^ jnp.uint32(number))
-    return apply_dropout(x, rate, seed, layer.site, rows=layer.rows, output_positions=positions)
+    if len(x) == layer.slots:
+        return apply_dropout(x, rate, seed, layer.site, rows=layer.rows)
+    if layer.output_positions is not None and len(x) == len(layer.output_positions.row):
+        return apply_dropout(x, rate, seed, layer.site, output_positions=layer.output_positions)
+    return apply_dropout(x, rate, seed._replace(first_row=jnp.int32(0)), layer.site, rows=1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))

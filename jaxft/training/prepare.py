@@ -117,7 +117,7 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
 
 
 def check_adapters(config: Settings) -> None:
-    """Raises `UserError` if a run cannot have its adapters. A run that is only planned may have those of a new model."""
+    """Raises `UserError` if a run cannot have its adapters. A plan may have adapters of a new model."""
     method = config.adapter.method
     if not config.adapter.is_used:
         return

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxft.adapters.plan import is_adapter, merge_parameters, plan_adapters
 from jaxft.config.adapter import Adapter
+from jaxft.data.batching.output_positions import select_positions
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads.kinds import HeadKind
@@ -19,6 +20,7 @@ from jaxft.models.registry import FAMILIES
 from jaxft.parallel.mesh import make_mesh
 from jaxft.training import step
 from jaxft.training.network import make_network
+from jaxft.training.trainer import make_trainer
 from tests.training import test_step
 
 GPT2_SHAPE = GPT2Config(
@@ -123,3 +125,112 @@ def test_new_adapters_change_nothing_and_merged_ones_compute_the_same(settings, 
     merged = merge_parameters(net.graphdef, trained)
     assert merged.keys() == base.keys()
     np.testing.assert_allclose(changed, logits(plain, merged, arrays), atol=1e-5)
+
+
+def test_packed_texts_have_the_logits_and_gradients_of_texts_alone():
+    """In float64, so that nothing hides behind rounding."""
+    with jax.enable_x64(True):
+        net = network(SETTINGS["ranks"], dtype=jnp.dtype("float64"))
+        parameters = {name: value.astype(jnp.float64) for name, value in trained_parameters(net).items()}
+        trained = {name for name, role in net.roles.items() if net.adapters.trains(name, role)}
+        packed, alone = test_step.batch(3), test_step.unpack(test_step.batch(3))
+
+        def mean(trained, arrays):
+            model = step.merge_model(net.graphdef, parameters | trained)
+            total, weight = net.task.loss(model, arrays, None)
+            return total / weight
+
+        gradient = jax.jit(jax.value_and_grad(mean))
+        start = {name: parameters[name] for name in trained}
+        (loss, gradients), (loss_alone, gradients_alone) = (gradient(start, a) for a in (packed, alone))
+        assert float(loss) == pytest.approx(float(loss_alone), rel=1e-12)
+        for name in trained:
+            np.testing.assert_allclose(
+                gradients[name], gradients_alone[name], rtol=1e-8, atol=1e-12, err_msg=name
+            )
+            assert np.abs(gradients[name]).max() > 0, name
+
+
+def test_steps_train_adapters_and_the_head_alone():
+    """With dropout in adapters; layers scanned, or taken apart with a pruned last layer, in other microbatches."""
+    settings = SETTINGS["dora"] | {"dropout": 0.2, "bias": "all", "modules_to_save": ("embeddings/position",)}
+    start = None
+    runs = []
+    for accumulate, unroll in ((4, False), (2, True)):
+        net = network(settings, unroll=unroll)
+        start = start or first_parameters(net)
+        config = config_with(settings, **test_step.SMOOTH, **{"batch.accumulate": accumulate})
+        trainer = make_trainer(net, config, total=10, warmup=0)
+        state = trainer.new_state(jax.tree.map(jnp.copy, start))
+        metrics = []
+        for number in range(3):
+            arrays = test_step.batch(number)
+            if unroll:
+                mask = (arrays["weights"] > 0).reshape(accumulate, -1)
+                arrays["output_positions"] = select_positions(mask, mask.sum(axis=1).max())
+            state, values = trainer.train_step(state, arrays, trainer.hyperparameters)
+            metrics.append({key: float(value) for key, value in values.items()})
+        runs.append((metrics, trainer.to_saved(state)))
+    (expected, saved), (metrics, other) = runs
+    for ours, theirs in zip(metrics, expected, strict=True):
+        assert ours == pytest.approx(theirs, rel=2e-5)
+    for name, value in saved.trainable.items():
+        np.testing.assert_allclose(other.trainable[name], value, atol=2e-5, err_msg=name)
+    adapter = "backbone/layers/attention/query/adapter"
+    assert {"head/kernel", "backbone/embeddings/position/embedding", f"{adapter}/a"} <= saved.trainable.keys()
+    assert {name for name in saved.trainable if name.startswith("backbone/") and not is_adapter(name)} == {
+        name for name in start if name.endswith("/bias") and name.startswith("backbone/")
+    } | {"backbone/embeddings/position/embedding"}
+    assert saved.frozen.keys() == {name for name in start if name.endswith("adapter/scale")}
+    # The first layer has no adapter.
+    for part in ("a", "b", "magnitude"):
+        value = saved.trainable[f"{adapter}/{part}"]
+        np.testing.assert_array_equal(value[0], start[f"{adapter}/{part}"][0])
+        assert np.abs(value[1] - start[f"{adapter}/{part}"][1]).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"target_modules": ("qeury",)},
+            "config.adapter.target_modules: the pattern .*qeury.* matches nothing",
+        ),
+        (
+            {"layers_to_transform": (2,)},
+            r"layers_to_transform=\(2,\): the model has 2 layers; expected numbers from 0",
+        ),
+        (
+            {"modules_to_save": ("encoder.layer.1",)},
+            "config.adapter.modules_to_save: the pattern .* matches nothing",
+        ),
+        ({"method": "ia3", "r": 4}, "config.adapter.r=4 is a setting of lora and bottleneck; this run's"),
+        (
+            {"method": "none", "use_dora": True},
+            "config.adapter.use_dora=True is a setting of lora; this run's",
+        ),
+        (
+            {"r": 17, "init_lora_weights": "pissa"},
+            "takes a part of rank 17 from bert.* whose rank is at most 16",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        network({"method": "lora"} | settings)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("query",), {"query"}),
+        (("attention.self.query", "mlp/up"), {"query", "up"}),
+        ((r"bert\.encoder\.layer\.\d+\.output\.dense",), {"down"}),
+        (("output.dense",), {"output", "down"}),  # PEFT's name of two modules
+        (("all-linear",), {"query", "key", "value", "output", "up", "down"}),
+    ],
+)
+def test_target_modules_have_the_names_of_transformers_or_ours(names, expected):
+    targets = network({"method": "lora", "target_modules": names}).adapters.targets
+    assert {path.rpartition("/")[2] for target in targets for path in target.linears} == expected
+    assert targets[0].modules[1].startswith("bert.encoder.layer.1.")

@@ -22,6 +22,7 @@ import optax
 sys.path.insert(0, sys.argv[1] + "/training")
 import test_step
 
+from jaxft.adapters.plan import plan_adapters
 from jaxft.config.optim import OPTIMIZERS
 
 from jaxft.data.batching.output_positions import select_positions
@@ -31,6 +32,7 @@ from jaxft.training.network import make_network
 from jaxft.training.optimizer.chain import make_optimizer
 from jaxft.training.trainer import make_trainer
 from jaxft.parallel.mesh import place_batch, AXES, put_array
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
 from jaxft.tasks.question_answering.data import OUTPUTS
 from jaxft.tasks.registry import TASKS, make_task
@@ -39,6 +41,13 @@ assert jax.device_count() == 8
 ROWS, SEGMENTS = 16, 2
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 16, "vocab_size": 51, "initializer_range": 0.1}
 STARTS = {}  # parameters of each task, one and the same on all meshes
+# Adapters of every kind, in the fused projections of a GPT-2 too.
+ADAPTERS = {
+    "lora": {"method": "lora", "r": 4, "dropout": 0.2, "target_modules": ("all-linear",), "use_dora": True},
+    "lora gpt2": {"method": "lora", "r": 4, "dropout": 0.2},
+    "ia3": {"method": "ia3"},
+    "bottleneck": {"method": "bottleneck", "r": 4, "dropout": 0.2},
+}
 PARTS = {"words": "token_classification", "texts": "sequence_classification"}  # of multi_task
 
 
@@ -53,6 +62,9 @@ def family_shape(name):
 def task_values(name):
     if name in FAMILIES:
         return {"task": "sequence_classification"}  # whose head may have more than one layer
+    if name in ADAPTERS:
+        settings = {f"adapter.{key}": value for key, value in ADAPTERS[name].items()}
+        return {"task": "token_classification"} | settings
     if name == "crf":
         return {"task": "token_classification", "model.crf": True}
     return {"task": name}
@@ -66,12 +78,17 @@ def network(name, config, mesh):
         labels = [f"{part}/{label}" for part in PARTS for label in labels]
     task = make_task(labels, config, head_dropout=0.2)
     shape, (_, runtime) = test_step.SHAPE, resolve_model(config, test_step.SHAPE.to_hf())
-    if name == "causal_lm":
+    if name in ("causal_lm", "lora gpt2"):
         gpt2, runtime = resolve_model(config, GPT2 | {"model_type": "gpt2"})
         shape = dataclasses.replace(gpt2, hidden_dropout=0.2, attention_dropout=0.2)
     if name in FAMILIES:
         shape = family_shape(name)
-    return make_network(task, shape, runtime, mesh)
+    plan = None
+    if config.adapter.is_used:
+        family = FAMILIES["gpt2" if name.endswith("gpt2") else "bert"]
+        table = family.table_with_head(HeadKind.TOKEN)
+        plan = functools.partial(plan_adapters, config.adapter, family.adapter_targets, table)
+    return make_network(task, shape, runtime, mesh, plan)
 
 
 def batch(name, number):
@@ -167,7 +184,7 @@ NETWORKS = ("token_classification", "causal_lm")  # a BERT and a GPT-2
 HALF = {"model.dtype": "bfloat16", "optim.gradients": "bfloat16"}
 # Encoders that are more than BERT's layers; electra's projection and mpnet's bias are split like nothing else.
 ENCODERS = tuple(name for name in FAMILIES if name not in ("bert", "gpt2", "xlm-roberta", "camembert"))
-names = (*TASKS, "crf", *ENCODERS) if sys.argv[2] == "sweep" else (*NETWORKS, "electra", "mpnet")
+names = (*TASKS, "crf", *ENCODERS, *ADAPTERS) if sys.argv[2] == "sweep" else (*NETWORKS, "electra", "mpnet")
 runs = [(name, sizes, {}) for name in names for sizes in ((1, 1, 1), (2, 2, 2))]
 if sys.argv[2] == "sweep":
     runs += [(name, (1, 8, 1), {}) for name in (*TASKS, "crf")]
@@ -195,7 +212,7 @@ def test_eight_devices_train_as_one_does(on_eight_devices, extent):
 
     Two updates of optimizers that read entire arrays are those of one device too, and devices share their states.
 
-    The sweep has every optimizer, every task, pure fsdp too, every family over pure data and tensor, and a BERT and a
+    The sweep has every optimizer, every task, adapters, pure fsdp too, every family over pure data and tensor, and a BERT and a
     GPT-2 unrolled, recomputed and in bfloat16 too.
     """
     results = on_eight_devices(SCRIPT, extent)
@@ -205,6 +222,7 @@ def test_eight_devices_train_as_one_does(on_eight_devices, extent):
     if extent == "sweep":
         assert runs.keys() > {*TASKS, "crf", "roberta", "distilbert"}
     for task, meshes in runs.items():
+        has_adapters = task.startswith(("lora", "ia3", "bottleneck"))
         if "bfloat16 1x1x1" in meshes:
             halves = [meshes.pop(f"bfloat16 {mesh}")["steps"] for mesh in ("1x1x1", "2x2x2")]
             for expected, eight in zip(*halves, strict=True):  # which round each at other places
@@ -214,7 +232,8 @@ def test_eight_devices_train_as_one_does(on_eight_devices, extent):
             for ours, theirs in zip(run["steps"], expected, strict=True):
                 assert ours[0] == pytest.approx(theirs[0], abs=1e-5, rel=1e-6), (task, mesh)
                 assert ours[1] == pytest.approx(theirs[1], rel=1e-4), (task, mesh)
-        assert meshes["2x2x2"]["share"] < 0.5, task
+        # Of adapters only what the axis tensor splits is split.
+        assert meshes["2x2x2"]["share"] < (0.9 if has_adapters else 0.5), task
         if "1x8x1" in meshes:
             assert meshes["1x8x1"]["share"] < 0.3, task
     if extent == "sweep":

@@ -95,6 +95,20 @@ def batch(seed: int, rows: int = ROWS) -> dict[str, np.ndarray]:
     return {k: v.astype(np.int32) for k, v in arrays.items()} | {"weights": weights.astype(np.float32)}
 
 
+def unpack(packed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The segments of a batch in a row each."""
+    rows = []
+    for row in range(ROWS):
+        for segment in (1, 2):
+            slots = np.flatnonzero(packed["segment_ids"][row] == segment)
+            alone = {k: np.zeros(LENGTH, v.dtype) for k, v in packed.items()}
+            for name, value in packed.items():
+                alone[name][: len(slots)] = value[row, slots]
+            alone["segment_ids"][: len(slots)] = 1
+            rows.append(alone)
+    return {k: np.stack([r[k] for r in rows]) for k in packed}
+
+
 def run(trainer, steps: int = 3, change=lambda arrays: arrays):
     """Metrics and the final state of a few steps. `change` returns the arrays of a batch with a change."""
     state = trainer.new_state(parameters_of(trainer.net))
@@ -282,16 +296,7 @@ def test_packed_and_unpacked_batches_have_one_loss_and_gradient(kind):
     chain = {name: rng.normal(size=leaf.shape) for name, leaf in net.abstract.items() if name in CHAIN}
     parameters = {name: jnp.array(value, jnp.float32) for name, value in (_start() | chain).items()}
     packed = batch(3)
-    rows = []
-    for row in range(ROWS):
-        for segment in (1, 2):
-            slots = np.flatnonzero(packed["segment_ids"][row] == segment)
-            alone = {k: np.zeros(LENGTH, v.dtype) for k, v in packed.items()}
-            for name, value in packed.items():
-                alone[name][: len(slots)] = value[row, slots]
-            alone["segment_ids"][: len(slots)] = 1
-            rows.append(alone)
-    unpacked = {k: np.stack([r[k] for r in rows]) for k in packed}
+    unpacked = unpack(packed)
 
     def mean(parameters, arrays):
         total, weight = net.task.loss(step.merge_model(net.graphdef, parameters), arrays, None)

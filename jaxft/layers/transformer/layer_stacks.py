@@ -11,7 +11,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from jaxft.layers import parameter_paths
-from jaxft.layers.dropout import SITES_PER_LAYER, DropoutSeed, layer_dropout
+from jaxft.layers.dropout import SITES_PER_LAYER, DropoutSeed, LayerDropout, layer_dropout
 from jaxft.layers.output_positions import OutputPositions
 from jaxft.layers.sharding import constrain_sharding
 from jaxft.parallel.sharded_matmul import PRODUCT
@@ -70,12 +70,13 @@ def run_layers(
       The last layer's output, flat `[R * L, D]`, or `[N, D]` for N output positions.
     """
     graph, parameters = nnx.split(layers)
+    slots = len(x)
 
     def make_step(function, *, is_looped):
         def run_layer(x, layer, output_positions=None):
             parameters, index = layer
             site = 1 + SITES_PER_LAYER * index
-            with layer_dropout(dropout, site, rows, output_positions):
+            with layer_dropout(LayerDropout(dropout, site, rows, slots, output_positions)):
                 x = function(nnx.merge(graph, parameters), x, index, site, output_positions)
             return constrain_sharding(x, activations), None
 
