@@ -108,6 +108,8 @@ def shapes(model_type: str) -> st.SearchStrategy[ModelConfig]:
             fields |= {"ties_word_embeddings": True, "embedding_size": None}
         if "conv_groups" in fields:
             fields["conv_groups"] = heads if fields["conv_groups"] else 1
+        if "type_vocab_size" in fields and config_class().type_vocab_size == 0:  # and so may others have none
+            fields["type_vocab_size"] -= 1
         if "layer_types" in fields:
             width += width % 2  # pairs of features are turned
         return config_class(num_heads=heads, hidden_size=heads * width, **fields)

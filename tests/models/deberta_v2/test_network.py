@@ -63,9 +63,11 @@ def test_both_products_take_the_same_distances_as_torch(count, largest, length):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_long_packed_texts_are_torchs(seed):
-    """With buckets and shared projections, then with each distance, projections of their own and a convolution."""
-    config = dataclasses.replace(torch_parity.example_shape("deberta-v2", seed), max_positions=61)
-    config = dataclasses.replace(config, bucket_count=config.bucket_count and 8, max_distance=40)
+    """As version 3 has it, then with each distance, projections of their own, a convolution, positions and types."""
+    changes = {"max_positions": 61, "max_distance": 40}
+    if seed == 0:
+        changes |= {"bucket_count": 8, "type_vocab_size": 0, "embedding_size": None}
+    config = dataclasses.replace(torch_parity.example_shape("deberta-v2", seed), **changes)
     torch_parity.assert_is_torchs(config, HeadKind.TOKEN, seed, dtype="float64", rows=LONG_ROWS)
 
 
