@@ -1,4 +1,4 @@
-"""Text classification, one label per text: `--config configs/sentiment.py[:offline|gpt2|sst2|imdb|mnli|tnews]`.
+"""Classifies texts: `--config configs/sentiment.py[:offline|gpt2|sst2|imdb|imdb-modernbert|mnli|tnews]`.
 
 offline  MiniLM from a package on the generated corpus `demo:sentiment`; needs no hub. Synthetic: reviews from
          templates in which a word of praise or blame decides nothing by itself. It shows that the trainer
@@ -10,6 +10,9 @@ sst2     bert-base-uncased on SST-2 from the hub, where test has no labels. Not 
          paper (Devlin et al. 2019, table 1) reports 93.5% accuracy on the benchmark's test set.
 imdb     roberta-base on IMDB's reviews from the hub, long ones in windows: a review's answer is the mean of its
          windows' logits. A tenth of train is the dev set. Not measured here (no hub).
+imdb-modernbert
+         ModernBERT-base on the same reviews, whole up to 2,048 tokens; only longer ones are cut into windows. Not
+         measured here (no hub).
 mnli     roberta-base on pairs of MNLI from the hub: does the premise entail the hypothesis? dev is the matched, test
          the mismatched validation set. Not measured here (no hub); the authors of RoBERTa report an accuracy of 87.6%.
 tnews    bert-base-chinese on headlines of Chinese news in 15 topics (TNEWS of CLUE) from the hub, where test has no
@@ -65,6 +68,14 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.truncation = "windows"
         config.train.epochs = 2.0
         config.optim.lr = 2e-5
+    elif arg == "imdb-modernbert":
+        config.model.checkpoint = "answerdotai/ModernBERT-base"
+        config.data.train = "hub:stanfordnlp/imdb/train"
+        config.data.test = "hub:stanfordnlp/imdb/test"
+        config.data.max_length = 2048
+        config.data.truncation = "windows"
+        config.train.epochs = 2.0
+        config.optim.lr = 5e-5
     elif arg == "mnli":
         config.model.checkpoint = "FacebookAI/roberta-base"
         config.data.train = "hub:nyu-mll/glue:mnli/train"
@@ -83,6 +94,7 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.optim.lr = 2e-5
     else:
         raise UserError(
-            f"configs/sentiment.py has no recipe {arg!r}; expected offline, gpt2, sst2, imdb, mnli or tnews"
+            f"configs/sentiment.py has no recipe {arg!r}; expected offline, gpt2, sst2, imdb, imdb-modernbert, mnli or "
+            "tnews"
         )
     return config

@@ -12,8 +12,8 @@ ADDRESS = re.compile(r"(.*?\.(?:py|json|ya?ml))(?::(.*))?", re.DOTALL)
 _NAME = re.compile(r"([\w-]+)(?::(.*))?", re.DOTALL)  # of a recipe in `RECIPE_FOLDERS`
 # The user's own recipes, and those of jaxft: a link to configs/ in a checkout, files in an installed package.
 RECIPE_FOLDERS = (Path("configs"), Path(__file__).parents[1] / "recipes")
-_VARIANTS = re.compile(r"\[:([\w|]+)\]")  # in the first line of a docstring
-_ENTRY = re.compile(r"(\w+(?:, \w+)*)(?:  +(.*))?")  # the first line about a variant, or about several
+_VARIANTS = re.compile(r"\[:([\w|-]+)\]")  # in the first line of a docstring
+_ENTRY = re.compile(r"([\w-]+(?:, [\w-]+)*)(?:  +(.*))?")  # the first line about a variant, or about several
 _RESULT = re.compile(r"(?:Not )?[Mm]easured\b.*", re.DOTALL)
 
 
