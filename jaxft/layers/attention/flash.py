@@ -12,6 +12,7 @@ from jax.experimental.pallas import triton
 
 from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
 from jaxft.layers.attention.limits import FLASH_BLOCK
+from jaxft.layers.attention.scores import find_ranges
 from jaxft.layers.dropout import DropoutSeed, draw_from_hashes, hash_attention_weights
 
 HIDDEN = -1e30  # the score of a hidden position: its weight is 0
@@ -34,9 +35,10 @@ def flash_attention(
 ) -> jax.Array:
     """Computes `Attention` without relative terms on one device, and holds one block of scores at a time.
 
-    The kernels skip blocks of queries and keys that have no segment in common. Time therefore grows with the lengths of
-    the segments and not with the square of the row's length. The forward and backward passes are FlashAttention-2's
-    (Dao, 2023). cuDNN's and jax's kernels would compute all blocks and cannot draw this mask.
+    The kernels skip blocks of queries and keys that have no segment in common, or are further apart than the window.
+    Time therefore grows with the lengths of the segments and not with the square of the row's length. The forward and
+    backward passes are FlashAttention-2's (Dao, 2023). cuDNN's and jax's kernels would compute all blocks and cannot
+    draw this mask.
 
     Args:
       q, k, v: flat `[R * L, D]`. L is a multiple of `FLASH_BLOCK`, and the width of a head is a power of two.
@@ -186,18 +188,8 @@ class _Grid:
         Returns:
           int32 `[R, L / block, 2]`: the first block, and the end.
         """
-        # Padding comes after all segments. It gets the largest id, so that the ids of a row ascend.
-        ids = jnp.where(self.segment_ids > 0, self.segment_ids, jnp.iinfo(jnp.int32).max)
-        ids = ids.reshape(self.rows, -1, FLASH_BLOCK)
-        least, largest = ids.min(axis=-1), ids.max(axis=-1)
-        common = (least[:, :, None] <= largest[:, None, :]) & (least[:, None, :] <= largest[:, :, None])
-        if self.visibility.causal:
-            place = jnp.arange(ids.shape[1])
-            before = place[None, :] <= place[:, None]
-            common &= before if over_keys else before.T
-        first = jnp.argmax(common, axis=-1)
-        end = common.shape[-1] - jnp.argmax(common[:, :, ::-1], axis=-1)
-        return jnp.stack([first, end], axis=-1).astype(jnp.int32)
+        ranges = find_ranges(self.segment_ids, FLASH_BLOCK, self.visibility, over_keys=over_keys)
+        return jnp.stack([ranges[..., 0] // FLASH_BLOCK, -(-ranges[..., 1] // FLASH_BLOCK)], axis=-1)
 
     def scale(self, products: jax.Array) -> jax.Array:
         """Scales products of queries and keys to scores, which are exponents of two."""
@@ -206,9 +198,12 @@ class _Grid:
     def visible(self, query_ids, key_ids, first_query, first_key) -> jax.Array:
         """Returns which keys each query sees, boolean `[queries, keys]`."""
         seen = query_ids[:, None] == key_ids[None, :]
+        place = jnp.arange(FLASH_BLOCK)
+        distance = (first_key + place)[None, :] - (first_query + place)[:, None]
         if self.visibility.causal:
-            place = jnp.arange(FLASH_BLOCK)
-            seen &= (first_query + place)[:, None] >= (first_key + place)[None, :]
+            seen &= distance <= 0
+        if self.visibility.window is not None:
+            seen &= jnp.abs(distance) <= self.visibility.window
         return seen
 
     def dropout_factors(self, hashes, first_key) -> jax.Array:

@@ -43,8 +43,10 @@ class Limits:
 LIMITS = {
     "dense": Limits(frozenset(Feature)),
     "chunked": Limits(frozenset(Feature)),
-    "flash": Limits(frozenset({Feature.CAUSAL, Feature.DROPOUT}), "gpu", _find_flash_obstacle),
-    "splash": Limits(frozenset({Feature.CAUSAL}), "tpu", _find_splash_obstacle),
+    "flash": Limits(
+        frozenset({Feature.CAUSAL, Feature.WINDOW, Feature.DROPOUT}), "gpu", _find_flash_obstacle
+    ),
+    "splash": Limits(frozenset({Feature.CAUSAL, Feature.WINDOW}), "tpu", _find_splash_obstacle),
 }
 KERNELS = frozenset(name for name, limits in LIMITS.items() if limits.platform)
 

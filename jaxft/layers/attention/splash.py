@@ -1,5 +1,7 @@
 """Computes attention by jax's splash kernel, for TPUs."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -26,9 +28,9 @@ def splash_attention(
     """Computes `Attention` by the splash kernel of jax's Pallas library, for one TPU core.
 
     It has no relative terms and no dropout. Splash is a flash attention (Dao et al., 2022). It holds one block of
-    scores at a time, forward and backward, so memory grows with L and not with its square. If causal, it skips blocks
-    above the diagonal. It does not skip blocks between two segments: time grows with the square of L, however a row is
-    packed.
+    scores at a time, forward and backward, so memory grows with L and not with its square. It skips blocks that the
+    window or the direction hides. It does not skip blocks between two segments: without a window, time grows with the
+    square of L, however a row is packed.
 
     L must be a multiple of 128. In jax 0.10.2 heads may have any width. A TPU holds and multiplies them in lanes of
     128, so heads of 64 need the memory and time of heads of 128.
@@ -49,7 +51,7 @@ def splash_attention(
     q, k, v = (
         x.reshape(rows, length, num_heads, -1).swapaxes(1, 2) for x in (q * jnp.asarray(scale, q.dtype), k, v)
     )
-    mask = (library.CausalMask if visibility.causal else library.FullMask)((length, length))
+    mask = _make_mask(library, length, visibility)
     block = next(size for size in (512, 256, LANES) if length % size == 0)
     kernel = library.make_splash_mha_single_device(
         library.MultiHeadMask([mask] * num_heads),
@@ -65,3 +67,11 @@ def splash_attention(
     )
     mixed = jax.vmap(kernel)(q, k, v, library.SegmentIds(segment_ids, segment_ids))
     return mixed.swapaxes(1, 2).reshape(rows * length, -1)
+
+
+def _make_mask(library: Any, length: int, visibility: Visibility) -> Any:
+    """Returns splash's mask of rows of `length` slots."""
+    if visibility.window is not None:
+        after = 0 if visibility.causal else visibility.window
+        return library.LocalMask((length, length), (visibility.window, after), offset=0)
+    return (library.CausalMask if visibility.causal else library.FullMask)((length, length))

@@ -6,6 +6,9 @@ import jax
 import pytest
 
 from jaxft.errors import UserError
+from jaxft.layers.attention.interface import Feature
+from jaxft.layers.runtime import Runtime
+from jaxft.models.bert.config import BertConfig
 from jaxft.models.pretrained_model import resolve_model
 from tests.training import test_step
 
@@ -13,10 +16,14 @@ BERT = {"model_type": "bert", "hidden_size": 128, "num_attention_heads": 2}
 MPNET = BERT | {"model_type": "mpnet"}  # has a relative bias
 
 
-def choose(platform: str, hf_config=BERT, **values) -> str:
+def resolve(platform: str, hf_config=BERT, **values) -> Runtime:
     defaults = {"model.dropout": 0.0, "data.max_length": 512}
     config = test_step.config_with(**(defaults | {key.replace("__", "."): v for key, v in values.items()}))
-    return resolve_model(config, hf_config, platform)[1].attention
+    return resolve_model(config, hf_config, platform)[1]
+
+
+def choose(platform: str, hf_config=BERT, **values) -> str:
+    return resolve(platform, hf_config, **values).attention
 
 
 @pytest.fixture
@@ -45,6 +52,25 @@ def test_auto_takes_a_kernel_where_it_can(gpu):
     for capability in ("7.5", "gfx942"):
         gpu(capability)
         assert choose("gpu") == "dense"
+
+
+def test_long_rows_and_windows_take_chunks_where_no_kernel_fits(gpu, monkeypatch):
+    gpu("8.0")
+    long = BERT | {"max_position_embeddings": 4096}
+    assert choose("cpu", long, data__max_length=1000) == "dense"
+    assert choose("cpu", long, data__max_length=1024) == "chunked"
+    assert choose("cpu", long, data__max_length=1024, model__attention="dense") == "dense"
+    assert choose("gpu", long, data__max_length=1024, model__dtype="float32") == "dense"
+    float32 = resolve("gpu", long, data__max_length=2048, model__dtype="float32")
+    assert float32.attention_line == "chunked (flash computes in bfloat16, not float32)"
+    assert choose("cpu", model__attention="chunked", data__max_length=64) == "chunked"
+    monkeypatch.setattr(BertConfig, "attention_features", frozenset({Feature.WINDOW}))
+    assert resolve("cpu", long, data__max_length=128).attention_line == "dense"
+    assert resolve("cpu", long, data__max_length=256).attention_line == "dense, with windows chunked"
+    assert resolve("cpu", long, data__max_length=1024).attention_line == "chunked"
+    assert resolve("gpu").attention_line == "flash" and resolve("tpu").attention_line == "splash"
+    short = resolve("tpu", data__max_length=256).attention_line
+    assert short == "dense (splash is for rows of 512 slots or more, not 256)"
 
 
 @pytest.mark.parametrize(

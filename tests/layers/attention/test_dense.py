@@ -14,7 +14,7 @@ from jaxft.layers.attention.flash import _Grid, flash_attention
 from jaxft.layers.attention.interface import Feature, RelativeTerms, Visibility
 from jaxft.layers.attention.limits import find_obstacle
 from jaxft.layers.attention.splash import splash_attention
-from jaxft.layers.dropout import DropoutSeed, draw_keep_mask
+from jaxft.layers.dropout import DropoutSeed
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -39,58 +39,10 @@ def test_attention_stays_inside_segments_and_is_finite_on_padding(dtype):
     np.testing.assert_array_equal(poisoned[:3], out(q, k, v)[:3])
 
 
-@pytest.mark.parametrize("terms", [[], ["bias"], ["keys", "queries"], ["bias", "queries"]])
-@pytest.mark.parametrize("visibility", [Visibility(), Visibility(causal=True, window=2)])
-def test_attention_and_its_gradient_are_those_of_the_equation(visibility, terms):
-    """Compares with the equation written out, dropout mask and relative terms included, and differentiated by jax."""
-    rows, length, heads, width, rate = 2, 7, 2, 8, 0.3
-    seed = DropoutSeed(jnp.uint32(3), jnp.int32(0))
-    segment_ids = jnp.array([[1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 1, 1, 1, 1]], jnp.int32)
-    q, k, v, pull = (jax.random.normal(key, (14, width)) for key in jax.random.split(jax.random.key(2), 4))
-    shapes = {"bias": (heads, 13), "keys": (13, width), "queries": (13, width)}
-    keys = jax.random.split(jax.random.key(3), 3)
-    relative = {name: jax.random.normal(key, shapes[name]) for name, key in zip(terms, keys, strict=False)}
-    kept = draw_keep_mask((rows, heads, length, length), rate, seed, 5, rows) / (1 - rate)
-    distance = np.arange(length) - np.arange(length)[:, None]
-
-    def plain(q, k, v, relative):
-        q, k, v = (x.reshape(rows, length, heads, -1) for x in (q, k, v))
-        by_pair = {
-            name: relative[name].reshape(13, heads, -1)[distance + length - 1]
-            for name in ("keys", "queries")
-            if name in terms
-        }
-        scores = jnp.einsum("rqhd,rkhd->rhqk", q, k)
-        if "keys" in terms:
-            scores += jnp.einsum("rqhd,qkhd->rhqk", q, by_pair["keys"])
-        if "queries" in terms:
-            scores += jnp.einsum("rkhd,qkhd->rhqk", k, by_pair["queries"])
-        scores /= np.sqrt(width // heads * (1 + len(by_pair)))
-        if "bias" in terms:
-            scores += relative["bias"][:, distance + length - 1]
-        seen = segment_ids[:, :, None] == segment_ids[:, None, :]
-        if visibility.causal:
-            seen &= distance <= 0
-        if visibility.window is not None:
-            seen &= abs(distance) <= visibility.window
-        weights = jax.nn.softmax(jnp.where(seen[:, None], scores, -jnp.inf))
-        return jnp.einsum("rhqk,rkhd->rqhd", weights * kept, v).reshape(rows * length, width)
-
-    def ours(q, k, v, relative):
-        options = {"num_heads": heads, "visibility": visibility, "rate": rate, "seed": seed, "site": 5}
-        return dense_attention(q, k, v, segment_ids, relative=RelativeTerms(**relative), **options)
-
-    (expected, back), (actual, our_back) = (
-        jax.vjp(function, q, k, v, relative) for function in (plain, ours)
-    )
-    np.testing.assert_allclose(actual, expected, atol=1e-5)
-    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), our_back(pull), back(pull))
-
-
 @pytest.mark.parametrize(("period", "rows"), [(0, 4), (4, 4), (2, 4), (4, 2), (4, 1)])
-@pytest.mark.parametrize("causal", [False, True])
-def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(period, rows, causal):
-    """Includes microbatches, of fewer rows than the period."""
+@pytest.mark.parametrize("visibility", [Visibility(window=2), Visibility(causal=True)])
+def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(period, rows, visibility):
+    """Includes microbatches, of fewer rows than the period, and all relative terms."""
     length, block, heads, width = 12, 4, 2, 8
     crossing = [1] * 3 + [2] * 7 + [0] * 2
     inside = [1, 1, 2, 0, 3, 3, 3, 3, 4, 5, 5, 5]
@@ -99,24 +51,27 @@ def test_rows_in_blocks_are_dense_to_the_last_dropped_weight(period, rows, causa
     q, k, v, pull = (jax.random.normal(key, (rows * length, width)) for key in keys)
     pull = jnp.where(segment_ids.reshape(-1, 1) > 0, pull, 0)  # the output of padding means nothing
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
-    bias = jax.random.normal(jax.random.key(4), (heads, 2 * length - 1))
+    shapes = RelativeTerms((heads, 2 * length - 1), *[(2 * length - 1, width)] * 2)
+    keys = jax.random.split(jax.random.key(4), 3)
+    relative = RelativeTerms(*(jax.random.normal(*pair) for pair in zip(keys, shapes, strict=True)))
 
     @functools.partial(jax.jit, static_argnums=0)
     def compute(attention, *arrays):
-        def attend(q, k, v, bias):
-            options = {"num_heads": heads, "visibility": Visibility(causal), "rate": 0.3, "seed": seed}
-            return attention(q, k, v, segment_ids, relative=RelativeTerms(bias), site=2, **options)
+        def attend(q, k, v, relative):
+            options = {"num_heads": heads, "visibility": visibility, "rate": 0.3, "seed": seed, "site": 2}
+            return attention(q, k, v, segment_ids, relative=relative, **options)
 
         out, back = jax.vjp(attend, *arrays)
         return out, *back(pull)
 
     in_blocks = functools.partial(dense_in_blocks, block_length=block, whole_row_period=period)
-    *expected, bias_gradient = compute(dense_attention, q, k, v, bias)
-    *actual, our_bias_gradient = compute(in_blocks, q, k, v, bias)
+    *expected, term_gradients = compute(dense_attention, q, k, v, relative)
+    *actual, our_term_gradients = compute(in_blocks, q, k, v, relative)
     real = np.asarray(segment_ids).ravel() > 0
     for ours, theirs in zip(actual, expected, strict=True):
         np.testing.assert_allclose(ours[real], theirs[real], atol=1e-5)
-    np.testing.assert_allclose(our_bias_gradient, bias_gradient, atol=1e-5)
+    for ours, theirs in zip(our_term_gradients, term_gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_a_bias_takes_the_memory_of_one_row_of_scores():
@@ -147,9 +102,20 @@ STAND_INS = {
 }
 
 
-@pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize(("kernel", "rate"), [("splash", 0.0), ("flash", 0.0), ("flash", 0.3)])
-def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
+@pytest.mark.parametrize(
+    ("kernel", "rate", "visibility"),
+    [
+        ("splash", 0.0, Visibility()),
+        ("splash", 0.0, Visibility(causal=True)),
+        ("splash", 0.0, Visibility(window=90)),
+        ("splash", 0.0, Visibility(causal=True, window=20)),
+        ("flash", 0.0, Visibility(causal=True)),
+        ("flash", 0.0, Visibility(window=90)),
+        ("flash", 0.3, Visibility()),
+        ("flash", 0.3, Visibility(causal=True, window=20)),
+    ],
+)
+def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, visibility):
     """Has rows of several blocks: segments end inside blocks and cross them, and a row is all padding.
 
     Kernels drop the weights that dense attention drops, also in rows that are not the batch's first.
@@ -167,7 +133,7 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
     keys = jax.random.split(jax.random.key(0), 4)
     q, k, v, pull = (2 * jax.random.normal(key, (rows * length, heads * width)) for key in keys)
     options, dropout = (
-        {"num_heads": heads, "visibility": Visibility(causal)},
+        {"num_heads": heads, "visibility": visibility},
         {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 7, "rate": rate},
     )
 
@@ -182,13 +148,13 @@ def test_a_kernel_is_dense_in_value_and_gradient(kernel, rate, causal):
 
 
 @pytest.mark.parametrize(("kernel", "platform"), [(splash_attention, "tpu"), (flash_attention, "cuda")])
-@pytest.mark.parametrize("causal", [False, True])
-def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, causal):
+@pytest.mark.parametrize("visibility", [Visibility(), Visibility(causal=True), Visibility(window=64)])
+def test_a_kernel_and_its_gradient_lower_for_its_platform(kernel, platform, visibility):
     """Lowers heads of 32, as MiniLM's, without the platform, and holds no scores of all heads."""
     dropout = {"rate": 0.1, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5))} if platform == "cuda" else {}
 
     def total(*x):
-        return kernel(*x, num_heads=12, visibility=Visibility(causal), **dropout).astype(jnp.float32).sum()
+        return kernel(*x, num_heads=12, visibility=visibility, **dropout).astype(jnp.float32).sum()
 
     x = jax.ShapeDtypeStruct((2 * 512, 12 * 32), jnp.bfloat16)
     segment_ids = jax.ShapeDtypeStruct((2, 512), jnp.int32)
@@ -207,12 +173,19 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
     ids = np.stack([np.select([place < 64, place < 70, place < 130], [1, 2, 3]), np.ones(256), np.zeros(256)])
     ids = jnp.asarray(ids, jnp.int32)
     x = jnp.zeros((3 * 256, 32))
-    ranges = [
-        _Grid(x, ids, 1, Visibility(causal), 0.0, False).block_ranges(over_keys=True)
-        for causal in (False, True)
-    ]
-    assert ranges[0].tolist() == [[[0, 1], [1, 3], [1, 4], [2, 4]], [[0, 4]] * 4, [[0, 4]] * 4]
-    assert ranges[1].tolist() == [[[0, 1], [1, 2], [1, 3], [2, 4]], *[[[0, i + 1] for i in range(4)]] * 2]
+
+    def ranges(over_keys=True, **visibility):
+        grid = _Grid(x, ids, 1, Visibility(**visibility), 0.0, False)
+        return grid.block_ranges(over_keys=over_keys).tolist()
+
+    assert ranges() == [[[0, 1], [1, 3], [1, 4], [2, 4]], [[0, 4]] * 4, [[0, 4]] * 4]
+    causal = ranges(causal=True)
+    assert causal == [[[0, 1], [1, 2], [1, 3], [2, 4]], *[[[0, i + 1] for i in range(4)]] * 2]
+    queries = ranges(causal=True, over_keys=False)
+    assert queries == [[[0, 1], [1, 3], [2, 4], [3, 4]], *[[[i, 4] for i in range(4)]] * 2]
+    neighbours = [[0, 2], [0, 3], [1, 4], [2, 4]]
+    assert ranges(window=64) == [[[0, 1], [1, 3], [1, 4], [2, 4]], neighbours, neighbours]
+    assert ranges(window=64, causal=True)[1] == [[0, 1], [0, 2], [1, 3], [2, 4]]
 
 
 @pytest.mark.parametrize(
@@ -224,6 +197,13 @@ def test_flash_sees_no_block_that_no_segment_is_common_to():
         ("flash", {}, None),
         ("flash", {"length": 520}, "rows of a multiple of 64, not 520"),
         ("flash", {"features": {Feature.RELATIVE_BIAS}}, "adds no bias to scores, which this model needs"),
+        (
+            "splash",
+            {"features": {Feature.RELATIVE_PRODUCTS}},
+            "adds no products with positions to scores, which",
+        ),
+        ("flash", {"features": {Feature.WINDOW, Feature.CAUSAL}}, None),
+        ("chunked", {"features": set(Feature), "length": 77, "dtype": jnp.float32}, None),
         ("flash", {"dtype": jnp.float32}, "computes in bfloat16, not float32"),
         ("flash", {"head_width": 80}, "heads of 16, 32, 64 or 128, not 80"),
     ],
