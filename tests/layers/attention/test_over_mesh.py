@@ -31,7 +31,9 @@ from jaxft.layers.dropout import DropoutSeed
 over_mesh.IMPLEMENTATIONS["splash"] = functools.partial(splash_attention, interpret=True)
 # In float32 too, in which it is not used.
 over_mesh.IMPLEMENTATIONS["flash"] = functools.partial(flash_attention, interpret=True)
-over_mesh.find_obstacle = lambda kernel, *, length, features, **_: length < 128 or Feature.RELATIVE_BIAS in features
+over_mesh.find_obstacle = lambda name, *, length, features, **_: length < 128 or (
+    name == "flash" and Feature.RELATIVE_BIAS in features
+)
 rows, length, heads, width = 4, 128, 2, 8
 CAUSAL = Visibility(causal=True)
 
@@ -57,28 +59,33 @@ errors = [float(abs(a - b).max()) for a, b in zip(actual, expected, strict=True)
 
 # Dense, dropout and a bias too: each fourth row's segments cross blocks of 64, those of others don't.
 ids = jnp.repeat(jnp.array([[1, 1, 1, 2], [1, 2, 3, 3], [1, 2, 0, 0], [1, 2, 3, 4]] * 2), length // 4, axis=1)
-ids = ids.at[::4, 60:70].set(3)
+ids = ids.at[::4, 60:96].set(2).at[::4, 96:].set(3)
 arrays = [jax.random.normal(key, (8 * length, heads * width)) for key in jax.random.split(jax.random.key(1), 4)]
 arrays[3] = jnp.where(ids.reshape(-1, 1) > 0, arrays[3], 0)
 dropout = {"rate": 0.3, "seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 2}
-bias = jax.random.normal(jax.random.key(2), (heads, 2 * length - 1))
+terms = jax.random.split(jax.random.key(2), 3)
+terms = RelativeTerms(
+    jax.random.normal(terms[0], (heads, 2 * length - 1)),
+    *(jax.random.normal(key, (2 * length - 1, heads * width)) for key in terms[1:]),
+)
 
 
-def with_bias(function, arrays, bias, segment_ids):
-    options = {"num_heads": heads, "visibility": CAUSAL, **dropout}
-    attend = lambda q, k, v, bias: function(q, k, v, segment_ids, relative=RelativeTerms(bias), **options)
-    out, back = jax.vjp(attend, *arrays[:3], bias)
+def with_terms(function, arrays, terms, segment_ids):
+    options = {"num_heads": heads, "visibility": Visibility(causal=True, window=40), **dropout}
+    attend = lambda q, k, v, terms: function(q, k, v, segment_ids, relative=terms, **options)
+    out, back = jax.vjp(attend, *arrays[:3], terms)
     return out, *back(arrays[3])
 
 
-*expected, bias_gradient = jax.jit(functools.partial(with_bias, dense_attention))(arrays, bias, ids)
+*expected, term_gradients = jax.jit(functools.partial(with_terms, dense_attention))(arrays, terms, ids)
 for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
     for blocks in (None, Blocks(64, 4)):
         # What a kernel can't compute, as a bias, is dense attention's.
-        function = make_attention("flash" if sizes == (4, 1, 1) else "dense", mesh_of(*sizes), blocks)
-        *actual, our_bias_gradient = jax.jit(functools.partial(with_bias, function))(arrays, bias, ids)
+        name = {(4, 1, 1): "flash", (2, 2, 2): "chunked"}.get(sizes, "dense")
+        function = make_attention(name, mesh_of(*sizes), blocks)
+        *actual, our_term_gradients = jax.jit(functools.partial(with_terms, function))(arrays, terms, ids)
         differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(actual, expected, strict=True)]
-        differences.append(our_bias_gradient - bias_gradient)
+        differences += [a - b for a, b in zip(our_term_gradients, term_gradients, strict=True)]
         errors += [float(abs(difference).max()) for difference in differences]
 
 test_step.LENGTH, losses = length, {}
@@ -98,12 +105,14 @@ print(json.dumps({"errors": errors, "losses": losses}))
 
 
 def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices):
-    """Compares splash and dense attention by values and gradients, a bias too, and flash by train steps with dropout.
+    """Compares splash, chunked and dense attention by values and gradients, those of relative terms too.
+
+    Flash is compared by train steps with dropout.
 
     Heads divide over `tensor`, and don't. Splash and flash are interpreted.
     """
     output = on_eight_devices(SCRIPT)
-    assert len(output["errors"]) == 4 + 2 * 4 * 5 and max(output["errors"]) < 1e-5
+    assert len(output["errors"]) == 4 + 2 * 4 * 7 and max(output["errors"]) < 1e-5
     expected, *losses = output["losses"].values()
     assert len(losses) == 2
     for ours, theirs in zip(sum(losses, []), expected * 2, strict=True):
