@@ -105,21 +105,26 @@ class Network:
     def train_flops_per_token(self, length: int, output_share: float = 1.0) -> float:
         """Returns the model FLOPs per token, forward and backward, without recomputation.
 
-        Each weight of a matrix product, including the tied embedding of the output layer, costs six FLOPs. Attention
-        costs as many for each number of the vectors that it multiplies a query with; see `count_products`. Of a layer
-        that sees entire rows, these are the row's keys and values, which makes 12 * length * width. Source: Chowdhery
-        et al. 2022 (PaLM), appendix B. With R-Drop there are two passes.
+        Each weight of a matrix product, including the tied embedding of the output layer, costs six FLOPs, or four if
+        adapters leave it as it is, for it then has no gradient. Attention costs six for each number of the vectors that
+        it multiplies a query with; see `count_products`. Of a layer that sees entire rows, these are the row's keys and
+        values, which makes 12 * length * width. Source: Chowdhery et al. 2022 (PaLM), appendix B. With R-Drop there are
+        two passes.
 
         Args:
           length: the number of slots in a row.
           output_share: the share of tokens for which the last layer computes its products after attention.
         """
+        fixed = set(self.fixed_names)
 
         def multiplies_tokens(role: Role) -> bool:
-            return role.kind is Kind.KERNEL and role.reads_tokens
+            return role.kind in (Kind.KERNEL, Kind.ADAPTER) and role.reads_tokens
+
+        def weight_flops(name: str) -> int:
+            return 4 if name in fixed else 6
 
         kernels = {name: leaf for name, leaf in self.abstract.items() if multiplies_tokens(self.roles[name])}
-        dense = 6 * sum(leaf.size for leaf in kernels.values())
+        dense: float = sum(weight_flops(name) * leaf.size for name, leaf in kernels.items())
         if self.task.predicts_tokens:
             # The head's layers run where states are read, and words are scored where the loss is. One of the layers may
             # take the place of the word embeddings.
@@ -128,10 +133,13 @@ class Network:
             scores = sum(leaf.size for leaf in head.values() if vocabulary.shape[0] in leaf.shape)
             dense -= 6 * (1 - output_share) * (sum(leaf.size for leaf in head.values()) - scores) + 6 * scores
             scored_share = min(output_share, self.task.batch_spec.labelled_share)
-            dense += 6 * scored_share * (scores or vocabulary.size)
+            dense += scored_share * (6 * scores or weight_flops(self.vocabulary) * vocabulary.size)
         stacks = {name: leaf for name, leaf in kernels.items() if is_stack(name)}
-        after_attention = [leaf for name, leaf in stacks.items() if not self.roles[name].reads_all_positions]
-        dense -= 6 * (1 - output_share) * sum(leaf.size // leaf.shape[0] for leaf in after_attention)
+        after_attention = [name for name in stacks if not self.roles[name].reads_all_positions]
+        last_layer = sum(
+            weight_flops(name) * stacks[name].size // stacks[name].shape[0] for name in after_attention
+        )
+        dense -= (1 - output_share) * last_layer
         attention = 0
         if stacks:
             model_config = self.model_config
