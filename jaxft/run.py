@@ -422,6 +422,7 @@ class Run:
         self,
         output: str | os.PathLike[str],
         *,
+        format: str = "transformers",
         verify: bool = False,
         license: str | None = None,
         language: Sequence[str] = (),
@@ -431,6 +432,7 @@ class Run:
 
         Args:
           output: a new or empty folder.
+          format: "transformers" for the model, with adapters merged into its weights; "peft" for the adapter alone.
           verify: whether to load it in torch and to compare logits on dev data.
           license: for the model card, such as "apache-2.0"; default the base model's.
           language: codes for the model card, such as ["en"]; default the base model's.
@@ -452,7 +454,7 @@ class Run:
 
         fields = CardFields(license, tuple(language), tuple(tags))
         with errors_name_addresses():
-            export_run(self.workdir, Path(output), verify=verify, card_fields=fields)
+            export_run(self.workdir, Path(output), format=format, verify=verify, card_fields=fields)
         return Path(output)
 
     def plot(self) -> "Figure":

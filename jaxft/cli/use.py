@@ -195,6 +195,12 @@ def export_parser() -> argparse.ArgumentParser:
     add_run_flag(parser)
     parser.add_argument("--output", required=True, help="new or empty folder")
     parser.add_argument(
+        "--format",
+        choices=("transformers", "peft"),
+        default="transformers",
+        help="peft writes the adapter and the head alone, for PEFT; by default adapters are merged into the weights",
+    )
+    parser.add_argument(
         "--verify", action="store_true", help="reload in torch and compare logits on dev data"
     )
     parser.add_argument("--license", help="for the model card, such as apache-2.0; default the base model's")
@@ -217,5 +223,10 @@ def export(argv: list[str] | None = None) -> None:
             [item for item in (text or "").split(",") if item] for text in (flags.language, flags.tags)
         )
         Run(flags.run).export(
-            flags.output, verify=flags.verify, license=flags.license, language=language, tags=tags
+            flags.output,
+            format=flags.format,
+            verify=flags.verify,
+            license=flags.license,
+            language=language,
+            tags=tags,
         )

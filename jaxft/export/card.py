@@ -11,8 +11,9 @@ from jaxft.config.settings import defaults, flatten
 from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
 from jaxft.io.files import read_json
+from jaxft.models.registry import family_of
 from jaxft.tasks.card_tables import code, escape
-from jaxft.tasks.registry import load_card
+from jaxft.tasks.registry import head_kind, load_card
 from jaxft.training.run_folder.workdir import BASE_CARD, Run
 
 # Settings that say nothing about the weights.
@@ -50,7 +51,14 @@ class CardFields:
 NO_FIELDS = CardFields()
 
 
-def write_card(run: Run, parameters: int, difference: float | None, fields: CardFields = NO_FIELDS) -> str:
+def write_card(
+    run: Run,
+    parameters: int,
+    difference: float | None,
+    fields: CardFields = NO_FIELDS,
+    *,
+    is_adapter: bool = False,
+) -> str:
     """Returns the README.md of an export: metadata for the Hugging Face hub, and text for people.
 
     It shows only the last component of paths on this machine.
@@ -60,6 +68,7 @@ def write_card(run: Run, parameters: int, difference: float | None, fields: Card
         parameters: the number of the model's parameters.
         difference: the largest difference between a logit and torch's, or None if it was not measured.
         fields: what the card says that no run records.
+        is_adapter: whether the folder holds an adapter in PEFT's files, and not the model.
     """
     evaluations = _evaluations(run.workdir)
     base_card = _base_card(run)
@@ -74,7 +83,7 @@ def write_card(run: Run, parameters: int, difference: float | None, fields: Card
         else f"At export torch's logits differed from jaxft's by {difference:.1e} at most on dev data."
     )
     sections = [
-        f"---\n{_metadata(run, title, evaluations, fields, base_card)}\n---",
+        f"---\n{_metadata(run, title, evaluations, fields, base_card, is_adapter)}\n---",
         f"# {escape(title)}",
         _origin(run, base, parameters),
         _license(fields, base_card),
@@ -83,7 +92,7 @@ def write_card(run: Run, parameters: int, difference: float | None, fields: Card
         if evaluations
         else "None: the run was not evaluated.",
         "## Use",
-        f"{task_card.describe_usage(run)} {comparison}",
+        f"{_describe_adapter(run, base) if is_adapter else task_card.describe_usage(run)} {comparison}",
         "## Settings",
         _settings(run),
         "## Versions",
@@ -120,6 +129,21 @@ def _base_card(run: Run) -> dict[str, Any]:
     return read_json(path) if path.is_file() and run.config.model.init == "pretrained" else {}
 
 
+def _describe_adapter(run: Run, base: str) -> str:
+    """Returns a section that shows how to load an adapter with PEFT."""
+    family, kind = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
+    name = family.heads[kind].architecture
+    return (
+        "This folder holds an adapter and the head, not the model:\n\n"
+        "```python\n"
+        f"from peft import PeftModel\nfrom transformers import AutoConfig, AutoTokenizer, {name}\n\n"
+        'folder = "PATH_OF_THIS_FOLDER"\n'
+        f"base = {name}.from_pretrained({base!r}, config=AutoConfig.from_pretrained(folder))\n"
+        "model = PeftModel.from_pretrained(base, folder).eval()\n"
+        "tokenizer = AutoTokenizer.from_pretrained(folder)\n```\n\n"
+    )
+
+
 def _license(fields: CardFields, base_card: Mapping[str, Any]) -> str:
     """Returns a sentence about the licence of the weights."""
     if fields.license:
@@ -136,6 +160,7 @@ def _metadata(
     evaluations: Mapping[str, JsonObject],
     fields: CardFields,
     base_card: Mapping[str, Any],
+    is_adapter: bool,
 ) -> str:
     """Returns the YAML at the top of the card."""
     from huggingface_hub import EvalResult, ModelCardData  # slow to import
@@ -163,7 +188,7 @@ def _metadata(
     return ModelCardData(
         **({"license": fields.license} if fields.license else inherited),
         language=list(fields.language) or base_card.get("language"),
-        library_name="transformers",
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag=task_card.HUB_TASK,
         tags=list(dict.fromkeys([*task_card.HUB_TAGS, "jaxft", *fields.tags])),
         base_model=checkpoint.partition("@")[0] if on_hub else None,

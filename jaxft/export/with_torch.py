@@ -13,6 +13,8 @@ from jaxft.config.settings import replace
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.export import heads
+from jaxft.export.adapter import find_base
+from jaxft.hub import adapter_files
 from jaxft.inference.model import Model
 from jaxft.inference.predict import predict_stream, require_answers
 from jaxft.models.registry import family_of
@@ -100,7 +102,7 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str |
             return loaded.logits(**inputs)
     else:
         name = family.heads[head_kind(model.run.config.task)].architecture
-        classifier = getattr(transformers, name).from_pretrained(folder, local_files_only=True).eval()
+        classifier = _load_class(getattr(transformers, name), model, folder)
 
         def network(**inputs: torch.Tensor) -> Mapping[str | None, np.ndarray]:
             outputs = classifier(**inputs)
@@ -133,6 +135,22 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str |
                 for row, span in zip(logits, spans, strict=True)
             )
     return logits_by_head
+
+
+def _load_class(class_: Any, model: Model, folder: Path) -> Any:
+    """Returns the model of transformers' class in `folder`, or that of the run's base with the adapter in `folder`."""
+    if not (folder / adapter_files.CONFIG).is_file():
+        return class_.from_pretrained(folder, local_files_only=True).eval()
+    import peft
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()  # the base lacks the head, which is in the folder
+    config = transformers.AutoConfig.from_pretrained(folder)
+    base = class_.from_pretrained(
+        find_base(model.run), config=config, local_files_only=True, ignore_mismatched_sizes=True
+    )
+    # The model around it leaves token types out for questions.
+    return peft.PeftModel.from_pretrained(base, folder).base_model.eval()
 
 
 def load_exported(folder: Path) -> Any:

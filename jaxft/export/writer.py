@@ -1,18 +1,21 @@
-"""Writes a run's best weights as a Hugging Face folder for PyTorch."""
+"""Writes a run's best weights as a Hugging Face folder for PyTorch: a model, or an adapter in PEFT's files."""
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxft.adapters.plan import is_adapter, merge_parameters
 from jaxft.errors import UserError
 from jaxft.export import card, heads
+from jaxft.export.adapter import export_adapter
 from jaxft.export.card import NO_FIELDS, CardFields
 from jaxft.export.with_torch import TOLERANCE, check_answers, largest_difference, read_dev_split
 from jaxft.hub.files import write_model_folder
 from jaxft.hub.weights import save_weights
-from jaxft.inference.model import open_model
+from jaxft.inference.model import Model, open_model
 from jaxft.io.files import write_json
 from jaxft.io.stores import refuse_address
 from jaxft.models.registry import family_of
@@ -22,41 +25,50 @@ from jaxft.training.run_folder.workdir import open_run
 
 
 def export_run(
-    run_folder: Path, output: Path, *, verify: bool = False, card_fields: CardFields = NO_FIELDS
+    run_folder: Path,
+    output: Path,
+    *,
+    format: str = "transformers",
+    verify: bool = False,
+    card_fields: CardFields = NO_FIELDS,
 ) -> None:
     """Writes the folder `output` with weights, config.json, tokenizer and model card, either completely or not at all.
 
-    If transformers' classes are not enough for the model, as with a CRF or several heads, the folder also contains the
-    weights of its heads and a loader for torch (`heads.write_heads`).
+    Adapters are merged into the weights. If transformers' classes are not enough for the model, as with a CRF or
+    several heads, the folder also contains the weights of its heads and a loader for torch (`heads.write_heads`).
 
     Args:
         run_folder: the workdir of a run.
         output: a folder that does not exist or is empty.
+        format: "transformers" for the model, or "peft" for its adapter and head alone.
         verify: whether to compare with torch on dev before `output` appears.
         card_fields: what the model card says that no run records.
 
     Raises:
-        UserError: there is no run, or `output` is not empty or cannot be written. With `verify`: torch is not
-            installed, its logits differ by more than `TOLERANCE`, or the loader's answers differ.
+        UserError: there is no run, its adapter has no place in the format, or `output` is not empty or cannot be
+            written. With `verify`: torch is not installed, its logits differ by more than `TOLERANCE`, or the loader's
+            answers differ.
     """
-    if verify and importlib.util.find_spec("torch") is None:
-        raise UserError("--verify needs torch, which is not installed: pip install torch, or leave it out")
+    for package in ("torch", "peft") if format == "peft" else ("torch",):
+        if verify and importlib.util.find_spec(package) is None:
+            raise UserError(
+                f"--verify needs {package}, which is not installed: pip install {package}, or leave it out"
+            )
     refuse_address(output, "--output", "write to a local folder, and copy it there")
     run = open_run(run_folder)
     # float32, because torch will compute in it.
     model = open_model(run, print, dtype="float32")
-    export = make_export(run)
-    parameters = choose_exported(export, model.task, jax.device_get(model.parameters))
-    config = make_run_config(export)
-    family, head = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
-    tensors = save_weights(family.table_with_head(head), parameters)
     dev = read_dev_split(model) if verify else None
+    export = make_export(run)
+    is_adapter_alone = format == "peft"
+    needs_loader = export.needs_loader and not is_adapter_alone
+    parameters = sum(leaf.size for path, leaf in model.net.abstract.items() if not is_adapter(path))
 
     def add_files(folder: Path) -> None:
         run.checkpoint.processor.save_pretrained(folder)
         if generates_text(run.config.task):
             write_json(folder / "generation_config.json", _make_generation_config(run.checkpoint.tokenizer))
-        if export.needs_loader:
+        if needs_loader:
             heads.write_heads(model, folder)
         difference = None
         if dev is not None:
@@ -70,15 +82,30 @@ def export_run(
                     f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
                     f"{output} was not written; please report this with the model's config.json"
                 )
-            if export.needs_loader:
+            if needs_loader:
                 check_answers(model, dev, folder, output)
-        (folder / "README.md").write_text(
-            card.write_card(run, model.net.parameter_count, difference, card_fields), encoding="utf-8"
-        )
+        text = card.write_card(run, parameters, difference, card_fields, is_adapter=is_adapter_alone)
+        (folder / "README.md").write_text(text, encoding="utf-8")
 
-    write_model_folder(output, tensors, config, write_extras=add_files)
+    if is_adapter_alone:
+        content = f"{export_adapter(model, output, add_files):,} parameters of adapter and head"
+    else:
+        _export_model(model, output, add_files)
+        content = f"{parameters:,} parameters"
     labels = f"{len(run.labels)} labels, " if run.labels else ""
-    print(f"{output}: {model.net.parameter_count:,} parameters, {labels}tokenizer, README.md")
+    print(f"{output}: {content}, {labels}tokenizer, README.md")
+
+
+def _export_model(model: Model, output: Path, add_files: Callable[[Path], None]) -> None:
+    """Writes the folder `output` with a model of transformers; `add_files` adds more files before it appears."""
+    run, export = model.run, make_export(model.run)
+    parameters = model.parameters
+    if model.net.adapters is not None:
+        parameters = merge_parameters(model.net.graphdef, parameters)
+    exported = choose_exported(export, model.task, jax.device_get(parameters))
+    family, head = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
+    tensors = save_weights(family.table_with_head(head, model.net.model_config), exported)
+    write_model_folder(output, tensors, make_run_config(export), write_extras=add_files)
 
 
 def _make_generation_config(tokenizer: Any) -> dict[str, Any]:

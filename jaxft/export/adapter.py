@@ -1,0 +1,83 @@
+"""Writes the adapter of a run in PEFT's files, next to the labels and the tokenizer that belong to it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from jaxft.adapters.peft_files import save_adapter
+from jaxft.config.sections import RUN
+from jaxft.errors import UserError
+from jaxft.hub.adapter_files import MODEL_CONFIG, write_adapter_folder
+from jaxft.hub.addresses import resolve_address
+from jaxft.hub.tensors import open_tensors
+from jaxft.inference.model import Model
+from jaxft.io.files import write_json
+from jaxft.models.registry import family_of
+from jaxft.tasks.checkpoint_heads import make_run_config
+from jaxft.tasks.registry import head_kind, make_export
+from jaxft.training.run_folder.workdir import Run
+
+POOLER = "backbone/pooler/"
+
+
+def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]) -> int:
+    """Writes the folder `output` with the adapter and the head of a run, and returns the number of their values.
+
+    Args:
+      model: the run's model, in float32.
+      output: a folder that does not exist or is empty.
+      add_files: adds more files to the folder before it appears.
+
+    Raises:
+      UserError: PEFT has no place for what the run trains, or `output` cannot be written.
+    """
+    run, net, plan = model.run, model.net, model.net.adapters
+    if plan is None:
+        raise UserError(
+            f"--format peft: the run {run.workdir} trains all weights and has no adapter (config.adapter.method); "
+            "leave --format out"
+        )
+    export, kind = make_export(run), head_kind(run.config.task)
+    if not export.has_class:
+        raise UserError(
+            f"--format peft: transformers has no class for the heads of the run {run.workdir}; leave --format out, for "
+            "weights with a loader"
+        )
+    base = find_base(run)
+    if any(name.startswith(POOLER) for name in net.base_names) and not any(
+        "pooler." in name for name in open_tensors(base)
+    ):
+        raise UserError(
+            f"--format peft: the base {run.config.model.checkpoint} has no pooler, so that of the run is new, and no "
+            "adapter holds it; train it, with config.adapter.modules_to_save=('pooler',), or leave --format out"
+        )
+    parameters = export.to_transformers(model.task, jax.device_get(model.parameters))
+    trained = {path: value for path, value in parameters.items() if path not in net.base_names}
+    table = family_of(run.checkpoint.hf_config).table_with_head(kind, net.model_config)
+    tensors, config = save_adapter(plan, table, trained, kind)
+    checkpoint, revision = run.config.model.checkpoint, run.config.model.revision
+    is_hub_id = not checkpoint.startswith("package:") and not Path(checkpoint).expanduser().exists()
+    config["base_model_name_or_path"] = checkpoint.partition("@")[0] if is_hub_id else str(base)
+    config["revision"] = checkpoint.partition("@")[2] or revision
+
+    def write_extras(folder: Path) -> None:
+        write_json(folder / MODEL_CONFIG, make_run_config(export))
+        add_files(folder)
+
+    write_adapter_folder(output, tensors, config, write_extras)
+    return sum(tensor.size for tensor in tensors.values())
+
+
+def find_base(run: Run) -> Path:
+    """Returns the folder of the base of a run with adapters. Raises `UserError` if only jaxft can read that base."""
+    config, reason = run.config, None
+    if config.model.checkpoint.startswith(RUN):
+        reason = f"the base is the run {config.model.checkpoint.removeprefix(RUN)}, which PEFT cannot read"
+    elif config.model.init != "pretrained":
+        reason = "the base has random weights (config.model.init)"
+    elif config.data.added_tokens:
+        reason = "the base lacks the words of config.data.added_tokens"
+    if reason:
+        raise UserError(f"--format peft: {reason}; leave --format out, for a model with all weights")
+    return resolve_address(config.model.checkpoint, config.model.revision)
