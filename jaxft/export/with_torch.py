@@ -24,15 +24,15 @@ from jaxft.training import step
 from jaxft.training.splits import read_splits
 
 TOLERANCE = 1e-4  # for logits, in float32
-# The part of dev that is compared: this many examples, but at most this many logits.
+# The part of dev that is compared: this many examples, but at most this many tokens and logits.
 COMPARED_EXAMPLES = 256
-COMPARED_LOGITS = 1 << 27
+COMPARED_TOKENS, COMPARED_LOGITS = 1 << 18, 1 << 27
 COMPARED_ANSWERS = 64  # the number of examples for which the loader's answers are compared
-TORCH_ROWS = 16  # the number of windows that torch computes at once
+TORCH_ROWS, TORCH_SLOTS = 16, 2**13  # the most windows, and slots with padding, that torch computes at once
 
 
 def read_dev_split(model: Model) -> Split[Any, Windows]:
-    """Reads the first dev examples, and encodes as many of their windows as `COMPARED_LOGITS` allows."""
+    """Reads the first dev examples, and encodes as many of their windows as the limits allow."""
     run, data = model.run, make_data(model.run.config)
     try:
         dev = read_splits(data, run.config, print, ["dev"])["dev"]
@@ -41,7 +41,8 @@ def read_dev_split(model: Model) -> Split[Any, Windows]:
     examples = dev.examples[:COMPARED_EXAMPLES]
     windows = data.encode(examples, run.labels, run.checkpoint.processor, cached=False)
     classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
-    count = int(np.searchsorted(windows.offsets, COMPARED_LOGITS // classes, side="right")) - 1
+    tokens = min(COMPARED_TOKENS, COMPARED_LOGITS // classes)
+    count = int(np.searchsorted(windows.offsets, tokens, side="right")) - 1
     windows = Windows(
         windows.record_batch.take(pa.array(np.arange(max(count, 1))))
     )  # a slice would keep its offsets
@@ -111,8 +112,9 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str |
             return {None: outputs.logits.float().numpy()}
 
     logits_by_head: dict[str | None, list[Any]] = {}
-    for first in range(0, len(windows), TORCH_ROWS):
-        numbers = range(first, min(first + TORCH_ROWS, len(windows)))
+    rows = max(1, min(TORCH_ROWS, TORCH_SLOTS // windows.lengths.max(initial=1)))
+    for first in range(0, len(windows), rows):
+        numbers = range(first, min(first + rows, len(windows)))
         spans = [slice(windows.offsets[number], windows.offsets[number + 1]) for number in numbers]
 
         def pad_rows(tokens: np.ndarray, filler: int = 0, spans: Sequence[slice] = spans) -> torch.Tensor:
