@@ -10,6 +10,7 @@ from flax import nnx
 
 from jaxft.adapters.plan import is_adapter, merge_parameters, plan_adapters
 from jaxft.config.adapter import Adapter
+from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.output_positions import select_positions
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
@@ -17,7 +18,7 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.registry import FAMILIES
-from jaxft.parallel.mesh import make_mesh
+from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.training import step
 from jaxft.training.network import make_network
 from jaxft.training.trainer import make_trainer
@@ -161,14 +162,18 @@ def test_steps_train_adapters_and_the_head_alone():
         start = start or first_parameters(net)
         config = config_with(settings, **test_step.SMOOTH, **{"batch.accumulate": accumulate})
         trainer = make_trainer(net, config, total=10, warmup=0)
+        count = test_step.ROWS * test_step.LENGTH // accumulate - 8
+        outputs = (accumulate, count) if unroll else (0, 0)
+        shape = Shape(test_step.ROWS, test_step.LENGTH, output_shape=outputs)
+        program, hyperparameters = trainer.compile(shape), trainer.place_hyperparameters()
         state = trainer.new_state(jax.tree.map(jnp.copy, start))
         metrics = []
         for number in range(3):
             arrays = test_step.batch(number)
             if unroll:
                 mask = (arrays["weights"] > 0).reshape(accumulate, -1)
-                arrays["output_positions"] = select_positions(mask, mask.sum(axis=1).max())
-            state, values = trainer.train_step(state, arrays, trainer.hyperparameters)
+                arrays["output_positions"] = select_positions(mask, count)
+            state, values = program(state, place_batch(arrays, net.mesh), hyperparameters)
             metrics.append({key: float(value) for key, value in values.items()})
         runs.append((metrics, trainer.to_saved(state)))
     (expected, saved), (metrics, other) = runs
@@ -234,3 +239,32 @@ def test_target_modules_have_the_names_of_transformers_or_ours(names, expected):
     targets = network({"method": "lora", "target_modules": names}).adapters.targets
     assert {path.rpartition("/")[2] for target in targets for path in target.linears} == expected
     assert targets[0].modules[1].startswith("bert.encoder.layer.1.")
+
+
+# PEFT's targets of LoRA for families that it knows, and the names of the same layers in the others.
+LORA_TARGETS = {
+    "distilbert": ["q_lin", "v_lin"],
+    "gpt2": ["c_attn"],
+    "modernbert": ["Wqkv"],
+    "mpnet": ["q", "v"],
+    "deberta-v2": ["query_proj", "value_proj"],
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_has_usual_targets(name):
+    config_class = FAMILIES[name].config_class
+    sizes = {"num_layers": 2, "hidden_size": 16, "num_heads": 2, "intermediate_size": 32}
+    shape = config_class(**sizes)
+    family = FAMILIES[name]
+    model = nnx.eval_shape(lambda: nnx.Dict(backbone=family.network(shape, rngs=nnx.Rngs(0))))
+    for method in ("lora", "ia3", "bottleneck"):
+        settings = Adapter(method=method)
+        plan = plan_adapters(settings, family.adapter_targets, family.table, model)
+        modules = [module for target in plan.targets for module in target.modules]
+        assert all(any(f".{layer}." in module for module in modules) for layer in (0, 1))
+        if method == "lora":
+            ends = {module.rpartition(".")[2] for module in modules}
+            assert sorted(ends) == LORA_TARGETS.get(name, ["query", "value"])
+        if method == "ia3":
+            assert {target.reads_input for target in plan.targets} == {True, False}
