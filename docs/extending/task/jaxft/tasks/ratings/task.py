@@ -12,7 +12,7 @@ from jaxft.layers.inputs import Inputs
 from jaxft.layers.runtime import Runtime
 from jaxft.losses.cross_entropy import binary_cross_entropy
 from jaxft.models.model_config import ModelConfig
-from jaxft.models.registry import FAMILIES, make_backbone
+from jaxft.models.registry import find_head, make_backbone
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.ratings.settings import Settings
 from jaxft.tasks.settings import resolve_max_segments
@@ -30,7 +30,7 @@ class Ratings(Task):
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `SequenceClassifier`, which pools as transformers' class of the family does."""
-        head = FAMILIES[model_config.model_type].heads[HeadKind.SEQUENCE]
+        head = find_head(model_config, HeadKind.SEQUENCE)
         assert head.pool is not None  # a family says it with this kind of head
         return SequenceClassifier(
             make_backbone(model_config, runtime, rngs=rngs, pooler=head.pool == "pooler"),
