@@ -89,7 +89,7 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.optim.lr = 3e-5
     else:
         raise UserError(
-            f"configs/ner.py has no recipe {arg!r}; expected offline, lora, conll2003, wnut17, deberta, modernbert, xlmr, "
-            "xlmr_LANGUAGE or cluener"
+            f"configs/ner.py has no recipe {arg!r}; expected offline, lora, conll2003, wnut17, deberta, modernbert, "
+            "xlmr, xlmr_LANGUAGE or cluener"
         )
     return config

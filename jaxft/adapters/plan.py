@@ -21,7 +21,7 @@ ADAPTER = "/adapter/"  # in the paths of the parameters of adapters, and of no o
 
 @dataclasses.dataclass(frozen=True)
 class AdapterPlan:
-    """What a run adds to its model and trains of it.
+    """Holds what a run adds to its model and trains of it.
 
     Attributes:
       settings: the settings of adapters.

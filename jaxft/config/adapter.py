@@ -33,7 +33,7 @@ _EVERY_METHOD = ("method", "init_from", "modules_to_save")
 
 @dataclasses.dataclass(frozen=True)
 class Adapter:
-    """What is trained in place of all weights: few parameters that are added to a frozen model, and the heads."""
+    """The adapters: few parameters that are added to a frozen model, and trained in place of its weights."""
 
     method: str = setting(
         NO_ADAPTER,

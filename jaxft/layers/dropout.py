@@ -64,7 +64,7 @@ def apply_dropout(
 
 
 class LayerDropout(NamedTuple):
-    """What is the same for all dropout of a layer of a backbone.
+    """Holds what is the same for all dropout of a layer of a backbone.
 
     Attributes:
       seed: the seed; None for no dropout.
