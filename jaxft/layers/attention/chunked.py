@@ -55,7 +55,7 @@ def chunked_attention(
     hashes = None
     if seed is not None and rate:
         hashes = hash_attention_weights(rows, num_heads, length, seed, site, first_head)
-    plan = _Plan.of(
+    plan = _Plan.make(
         length, q.shape[1] // num_heads, visibility, relative, rate if hashes is not None else 0.0
     )
     q, k, v = (_split(x, rows, num_heads) for x in (q * jnp.asarray(plan.scale, q.dtype), k, v))
@@ -81,7 +81,9 @@ class _Plan(NamedTuple):
     scale: float
 
     @classmethod
-    def of(cls, length: int, width: int, visibility: Visibility, relative: RelativeTerms | None, rate: float):
+    def make(
+        cls, length: int, width: int, visibility: Visibility, relative: RelativeTerms | None, rate: float
+    ):
         """Returns the plan of rows of `length` slots and heads of `width`."""
         return cls(*choose_chunks(length, visibility), visibility, rate, scale_of(width, relative))
 
@@ -258,10 +260,10 @@ def _backward(plan, residuals, gradient):
             )
 
         d_q, *others = gradients
-        here, *others = _loop_over_keys(
+        d_q_here, *others = _loop_over_keys(
             queries, arrays, plan, meet, (jnp.zeros(q_here.shape, dtype), *others)
         )
-        return queries.add(d_q, here), *others
+        return queries.add(d_q, d_q_here), *others
 
     columns = jnp.zeros(q.swapaxes(2, 3).shape, dtype)
     d_terms = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), terms)

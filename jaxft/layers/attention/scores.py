@@ -205,11 +205,11 @@ def differentiate_terms(
     if terms.keys is not None:
         by_distance = unskew(d_scores)
         d_q = batched_dot(by_distance, _repeat(terms.keys, count), 2, 1)
-        d_keys = _sum_rows(batched_dot(by_distance, q, 1, 1), len(terms.keys))
+        d_keys = _sum_products(q, by_distance, len(terms.keys))
     if terms.queries is not None:
         by_distance = unskew(d_scores.swapaxes(1, 2))
         d_k = batched_dot(by_distance, _repeat(terms.queries, count), 2, 1)
-        d_queries = _sum_rows(batched_dot(by_distance, k, 1, 1), len(terms.queries))
+        d_queries = _sum_products(k, by_distance, len(terms.queries))
     return d_q, d_k, RelativeTerms(d_bias, d_keys, d_queries)
 
 
@@ -218,9 +218,10 @@ def _repeat(x: jax.Array, count: int) -> jax.Array:
     return jnp.broadcast_to(x, (count // len(x), *x.shape)).reshape(count, *x.shape[1:])
 
 
-def _sum_rows(x: jax.Array, num_heads: int) -> jax.Array:
-    """Sums `[R * H, ...]` over rows, to `[H, ...]`."""
-    return x.reshape(-1, num_heads, *x.shape[1:]).sum(axis=0)
+def _sum_products(x: jax.Array, by_distance: jax.Array, num_heads: int) -> jax.Array:
+    """Sums over rows and slots the products of x `[N, m, d]` with `[N, m, m + n]`, to `[H, m + n, d]`."""
+    products = batched_dot(x, by_distance, 1, 1)  # transposed, as this is twice as fast on CPU
+    return products.reshape(-1, num_heads, *products.shape[1:]).sum(axis=0).swapaxes(1, 2)
 
 
 def skew(x: jax.Array) -> jax.Array:
