@@ -38,6 +38,15 @@ class AdapterPlan:
         """Returns the method of adapters."""
         return METHODS[self.settings.method]
 
+    def describe(self) -> str:
+        """Returns a line for the log: the method, and the modules that get adapters."""
+        modules = []
+        for target in self.targets:
+            name = target.tensor.removesuffix(".weight").replace("{layer}", "*")
+            count = sum(rank > 0 for rank in target.ranks)
+            modules.append(f"{name} ({count} of {len(target.ranks)} layers)" if target.is_stacked else name)
+        return f"adapters: {self.settings.method}" + (f" of {', '.join(modules)}" if modules else "")
+
     def attach(self, model: nnx.Module, rngs: nnx.Rngs) -> None:
         """Gives the targets' linear layers their adapters, with new parameters."""
         linears = find_linears(model)

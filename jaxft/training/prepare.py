@@ -180,6 +180,8 @@ class PreparedRun:
             f"{net.parameter_count:,} parameters, {trained:,} of them trained; devices: {axes} "
             f"({jax.devices()[0].device_kind}); attention: {net.runtime.attention_line}"
         )
+        if net.adapters is not None:
+            yield net.adapters.describe()
         if line := describe_unsharded(net.abstract, net.axes, mesh, net.model_config.num_heads):
             yield line
 

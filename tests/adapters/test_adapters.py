@@ -236,7 +236,9 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
     ],
 )
 def test_target_modules_have_the_names_of_transformers_or_ours(names, expected):
-    targets = network({"method": "lora", "target_modules": names}).adapters.targets
+    plan = network({"method": "lora", "target_modules": names}).adapters
+    targets = plan.targets
+    assert f"adapters: lora of {targets[0].tensor[:18]}*." in plan.describe()
     assert {path.rpartition("/")[2] for target in targets for path in target.linears} == expected
     assert targets[0].modules[1].startswith("bert.encoder.layer.1.")
 
