@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 
 from jaxft.layers.attention.interface import Visibility
+from jaxft.layers.attention.limits import FLASH_BLOCK, KERNELS, choose_splash_block
 
 # The slots of a chunk: the quickest of 128, 256 and 512 on CPU. With a window, chunks of queries are as long as it is,
 # at least MIN_CHUNK, and meet all their keys at once.
@@ -63,5 +64,9 @@ def count_products(name: str, length: int, visibility: Visibility, relative_prod
     chunks = Chunks(length, length, 1)
     if name == "chunked":
         chunks = choose_chunks(length, Visibility(window=visibility.window))
+    elif name in KERNELS and visibility.window is not None:
+        block = FLASH_BLOCK if name == "flash" else choose_splash_block(length)
+        blocks = min(length // block, 1 + 2 * -(-visibility.window // block))
+        chunks = Chunks(block, block, blocks)
     distances = chunks.queries + chunks.keys  # one more than there are
     return chunks.most_trips * (2 * chunks.keys + relative_products * distances)

@@ -11,6 +11,11 @@ LANES = 128  # the lanes of a TPU's vector registers
 FLASH_BLOCK = 64  # the queries or keys of one flash block: the quickest of 32, 64 and 128 on an H100
 
 
+def choose_splash_block(length: int) -> int:
+    """Returns the queries or keys of one splash block, in rows of `length` slots."""
+    return next((size for size in (512, 256) if length % size == 0), LANES)
+
+
 def _find_splash_obstacle(length: int, head_width: int, dtype: jnp.dtype) -> str | None:
     """Returns the checks in splash_attention_kernel.py of jax 0.10.2."""
     del head_width, dtype

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
-from jaxft.layers.attention.limits import LANES
+from jaxft.layers.attention.limits import choose_splash_block
 from jaxft.layers.dropout import DropoutSeed
 
 
@@ -52,7 +52,7 @@ def splash_attention(
         x.reshape(rows, length, num_heads, -1).swapaxes(1, 2) for x in (q * jnp.asarray(scale, q.dtype), k, v)
     )
     mask = _make_mask(library, length, visibility)
-    block = next(size for size in (512, 256, LANES) if length % size == 0)
+    block = choose_splash_block(length)
     kernel = library.make_splash_mha_single_device(
         library.MultiHeadMask([mask] * num_heads),
         block_sizes=library.BlockSizes(
