@@ -51,14 +51,12 @@ class Adapter:
         "`all-linear`; unset: the usual ones of the model's family",
         check=texts("names, ('query', 'value')"),
         example="('query', 'value')",
-        hf="target_modules",
     )
     feedforward_modules: tuple[Any, ...] = setting(
         (),
         "those of the target modules whose inputs, not outputs, `ia3` scales; unset: the usual ones of the family",
         check=texts("names, ('output.dense',)"),
         example="('output.dense',)",
-        hf="feedforward_modules",
     )
     layers_to_transform: tuple[Any, ...] = setting(
         (),
@@ -67,16 +65,14 @@ class Adapter:
             lambda numbers: all(type(number) is int and number >= 0 for number in numbers), "numbers, (0, 1)"
         ),
         example="(0, 1)",
-        hf="layers_to_transform",
     )
     modules_to_save: tuple[Any, ...] = setting(
         (),
         "modules that are trained completely, besides the heads: ends of their names, such as `pooler`",
         check=texts("names, ('pooler',)"),
         example="('pooler',)",
-        hf="modules_to_save",
     )
-    r: int = setting(8, "rank of `lora`, width of `bottleneck`", check=at_least(1), hf="r")
+    r: int = setting(8, "rank of `lora`, width of `bottleneck`", check=at_least(1))
     alpha: float = setting(
         8.0, "the product of two matrices is multiplied by `alpha / r`", check=positive(), hf="lora_alpha"
     )
@@ -86,7 +82,6 @@ class Adapter:
         pairs=int,
         check=Check(lambda pairs: all(rank >= 1 for _, rank in pairs), "ranks of 1 or more"),
         example="(('layer.0.attention.self.query', 16),)",
-        hf="rank_pattern",
     )
     alpha_pattern: tuple[Any, ...] = setting(
         (),
@@ -94,16 +89,14 @@ class Adapter:
         pairs=int | float,
         check=Check(lambda pairs: all(alpha > 0 for _, alpha in pairs), "values above 0"),
         example="(('query', 16),)",
-        hf="alpha_pattern",
     )
-    use_rslora: bool = setting(False, "multiplies by `alpha / sqrt(r)` instead (rsLoRA)", hf="use_rslora")
-    use_dora: bool = setting(False, "also trains the length of each column of a weight (DoRA)", hf="use_dora")
+    use_rslora: bool = setting(False, "multiplies by `alpha / sqrt(r)` instead (rsLoRA)")
+    use_dora: bool = setting(False, "also trains the length of each column of a weight (DoRA)")
     init_lora_weights: str = setting(
         "true",
         "first values: `true` and `gaussian` draw one matrix, the other is 0; `pissa` and `olora` take them from the "
         "weight and leave the rest of it frozen; `false` draws both, for tests",
         choices=("true", "gaussian", "pissa", "olora", "false"),
-        hf="init_lora_weights",
     )
     loraplus_lr_ratio: float = setting(
         1.0, "factor of the learning rate of the second matrix (LoRA+), such as 16", check=positive()
@@ -115,7 +108,6 @@ class Adapter:
         "none",
         "biases that are trained too: `none`, `all`, or those of layers with adapters (`lora_only`)",
         choices=("none", "all", "lora_only"),
-        hf="bias",
     )
     placement: str = setting(
         "houlsby",
