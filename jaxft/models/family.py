@@ -105,3 +105,12 @@ class Family:
         """
         head = self.heads[kind] if config is None else self.head(kind, config)
         return dataclasses.replace(self.table, rules=[*self.table.rules, *head.rules])
+
+    def shared_head_rules(self, kind: HeadKind, config: ModelConfig) -> list[WeightRule]:
+        """Returns the rules of a kind of head for tensors that the heads for labels share with that of pretraining."""
+        of_masked: set[str] = set()
+        of_others: set[str] = set()
+        for other in self.heads:
+            tensors = of_masked if other is HeadKind.MASKED else of_others
+            tensors |= {rule.tensor for rule in self.head(other, config).rules}
+        return [rule for rule in self.head(kind, config).rules if rule.tensor in of_masked & of_others]

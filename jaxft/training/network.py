@@ -236,7 +236,7 @@ def initial_parameters(
         return parameters, line
     parameters |= _initialize_adapters(net, net.adapters, parameters)
     if config.adapter.init_from is not None:
-        table = family_of(checkpoint.hf_config).table_with_head(head_kind(config.task))
+        table = family_of(checkpoint.hf_config).table_with_head(head_kind(config.task), net.model_config)
         adapter = read_adapter(config.adapter.init_from)
         loaded, note = load_adapter(adapter, net.adapters, table, net.abstract, net.task.head_order)
         parameters |= {path: put_array(value, net.abstract[path].sharding) for path, value in loaded.items()}
@@ -294,10 +294,10 @@ def _load_pretrained(
     net: Network, checkpoint: PretrainedModel, kind: HeadKind
 ) -> tuple[dict[str, jax.Array], str]:
     """Returns the parameters that the checkpoint has, by path, and a line for the log."""
-    folder, abstract = checkpoint.folder, dict(net.abstract)
+    folder, abstract = checkpoint.folder, {n: leaf for n, leaf in net.abstract.items() if not is_adapter(n)}
     assert folder is not None  # only new models have none
     family = family_of(checkpoint.hf_config)
-    table = family.table_with_head(kind)
+    table = family.table_with_head(kind, net.model_config)
     tensors = open_tensors(folder) if checkpoint.reader is None else checkpoint.reader.open()
     stored_words = family.config_class.from_hf(read_config(folder)).vocab_size
     word_axes = {net.vocabulary: 0}
@@ -315,18 +315,27 @@ def _load_pretrained(
             value = value[..., head_order]
         return put_array(value, net.abstract[name].sharding)
 
-    # The head of one task is useless for another, and that for some labels for others.
+    # The head of one task is useless for another, and that for some labels for others. But a family may have layers of
+    # pretraining's head in all heads.
+    shared = {rule.parameter for rule in family.shared_head_rules(kind, net.model_config)}
+    head = [name for name in abstract if name.startswith("head/")]
     head_order = net.task.head_order(checkpoint.hf_config)
-    keeps_head = head_order is not None or (net.task.predicts_tokens and has_tensors(table, tensors, "head/"))
-    new: tuple[str, ...] = () if keeps_head else ("head/",)
-    new += tuple(name for name in abstract if is_adapter(name))
-    if not any("pooler." in name for name in tensors):  # checkpoints of some tasks have none
-        new += ("backbone/pooler/",)
+    keeps_head = head_order is not None or (
+        net.task.predicts_tokens
+        and any(has_tensors(table, tensors, name) for name in head if name not in shared)
+    )
+    has_pooler = any("pooler." in name for name in tensors)  # checkpoints of some tasks have none
+
+    def is_new(name: str) -> bool:
+        if name.startswith("head/") and not keeps_head:
+            return name not in shared or not has_tensors(table, tensors, name)
+        return name.startswith("backbone/pooler/") and not has_pooler
+
     loaded, report = load_weights(
         table,
         tensors,
         abstract,
-        new=[name for name in abstract if name.startswith(new)],
+        new=[name for name in abstract if is_new(name)],
         place=place,
         source=str(folder),
     )

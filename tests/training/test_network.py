@@ -12,6 +12,8 @@ from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import make_data, make_task
 from jaxft.training.network import initial_parameters, make_network
 from jaxft.training.settings import settings_from_config
+from tests.data.vocabularies import make_tokenizer
+from tests.models import torch_parity
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 SHUFFLED = ["I-LOC", "O", "B-LOC", "I-PER", "B-PER"]
@@ -105,3 +107,41 @@ def test_a_head_that_means_something_else_is_new(task, kind, changes, load_first
     weight, kernel, _, line = load_first(task, *kind[1:], labels=TAGS, **changes)
     assert "head/kernel" in line.partition("newly initialized: ")[2] and "head is kept" not in line
     assert not np.array_equal(kernel, weight.T)
+
+
+@pytest.mark.parametrize(
+    ("task", "architecture", "layer", "expected"),
+    [
+        ("token_classification", "ModernBertForMaskedLM", "dense", {"head/kernel", "head/bias"}),
+        (
+            "sequence_classification",
+            "ModernBertForTokenClassification",
+            "dense",
+            {"head/kernel", "head/bias"},
+        ),
+        ("masked_lm", "ModernBertForSequenceClassification", "transform", {"head/bias"}),
+    ],
+)
+def test_layers_that_pretraining_has_in_all_heads_are_kept(task, architecture, layer, expected, tmp_path):
+    """As transformers does. The output layer of another task is new."""
+    import torch
+    import transformers
+
+    tokenizer = make_tokenizer("modernbert")
+    tokenizer.save_pretrained(tmp_path / "model")
+    fields = torch_parity.example_shape("modernbert", seed=1).to_hf() | {"vocab_size": len(tokenizer)}
+    config = transformers.AutoConfig.for_model(**fields, pad_token_id=tokenizer.pad_token_id, num_labels=7)
+    torch.manual_seed(1)
+    model = getattr(transformers, architecture)(config)
+    model.save_pretrained(tmp_path / "model")
+    options = {"model.checkpoint": str(tmp_path / "model"), "data.max_length": 12, "task": task}
+    settings = settings_from_config(options)
+    checkpoint = make_data(settings).open_model(())
+    task = make_task(TAGS, settings, head_dropout=0.0)
+    net = make_network(task, *resolve_model(settings, checkpoint.hf_config), make_mesh(settings))
+    parameters, line = initial_parameters(net, settings, checkpoint)
+    head = model.head.state_dict()
+    np.testing.assert_array_equal(parameters[f"head/{layer}/kernel"], head["dense.weight"].numpy().T)
+    np.testing.assert_array_equal(parameters["head/norm/scale"], head["norm.weight"].numpy())
+    new = set(line.partition("newly initialized: ")[2].split("; ")[0].split(", "))
+    assert new == expected

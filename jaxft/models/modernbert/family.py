@@ -14,4 +14,10 @@ FAMILY = Family(
     is_causal=False,
     has_pooler=False,
     new_model=NewModel(config.NEW_MODEL_FIELDS, config.make_new_config, has_tokenizer=False),
+    # Query, key and value are one weight of checkpoints, and get one adapter.
+    adapter_targets={
+        "lora": ("attn.Wqkv",),
+        "ia3": ("attn.Wqkv", "mlp/down"),
+        "ia3_inputs": ("mlp/down",),
+    },
 )
