@@ -82,7 +82,7 @@ def time_jaxft(layers: int, rows: int, length: int, steps: int) -> dict[str, obj
         seconds.append(time.perf_counter() - began)
     return {
         "seconds": seconds,
-        "attention": net.runtime.attention,
+        "attention": net.runtime.attention_line,
         "tflop": round(net.train_flops_per_token(length) * rows * length / 1e12, 2),
         "step_mb": predict_bytes({"train": step}) // 2**20,
     }
