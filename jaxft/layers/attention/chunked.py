@@ -251,7 +251,8 @@ def _backward(plan, residuals, gradient):
             if to_q is not None:
                 d_q_here += to_q
             if to_k is not None:
-                d_k_here += to_k.swapaxes(1, 2)
+                # Without the barrier XLA turns a product of bfloat16, which it then cannot run on CPU.
+                d_k_here += jax.lax.optimization_barrier(to_k).swapaxes(1, 2)
             return (
                 d_q + d_q_here,
                 keys.add(d_k, d_k_here, 2),

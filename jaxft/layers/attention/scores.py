@@ -220,7 +220,9 @@ def _repeat(x: jax.Array, count: int) -> jax.Array:
 
 def _sum_products(x: jax.Array, by_distance: jax.Array, num_heads: int) -> jax.Array:
     """Sums over rows and slots the products of x `[N, m, d]` with `[N, m, m + n]`, to `[H, m + n, d]`."""
-    products = batched_dot(x, by_distance, 1, 1)  # transposed, as this is twice as fast on CPU
+    # It is transposed, because that is twice as fast on CPU. XLA must not turn it: it would lose that, and then cannot
+    # run products of bfloat16.
+    products = jax.lax.optimization_barrier(batched_dot(x, by_distance, 1, 1))
     return products.reshape(-1, num_heads, *products.shape[1:]).sum(axis=0).swapaxes(1, 2)
 
 

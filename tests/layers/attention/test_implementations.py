@@ -1,5 +1,7 @@
 """Tests that implementations in XLA's operations are attention's equation, with all that may be asked of them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -151,3 +153,29 @@ def test_an_implementation_is_the_equation(name, ids, visibility, terms, rate):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_an_implementation_is_the_equation_whatever_is_asked(name, case):
     check(name, **case)
+
+
+@pytest.mark.parametrize("ids", [LONG, PACKED])
+def test_implementations_agree_in_bfloat16(ids):
+    """Has a single row too, whose products XLA:CPU could turn into some that it cannot run."""
+    ids, heads, width = jnp.asarray(ids, jnp.int32), 2, 4
+    slots, distances = ids.size, 2 * ids.shape[1] - 1
+    shapes = [*[(slots, heads * width)] * 4, (heads, distances), *[(distances, heads * width)] * 2]
+    keys = jax.random.split(jax.random.key(0), len(shapes))
+    arrays = [jax.random.normal(*pair, jnp.bfloat16) for pair in zip(keys, shapes, strict=True)]
+    q, k, v, pull, bias, *products = arrays
+    relative = RelativeTerms(bias.astype(jnp.float32), *products)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def compute(name):
+        def attend(*x):
+            options = {"num_heads": heads, "visibility": Visibility(window=4), "relative": x[3]}
+            return IMPLEMENTATIONS[name](*x[:3], ids, **options, rate=0.3, **SEED)
+
+        out, back = jax.vjp(attend, q, k, v, relative)
+        return out, *back(pull)
+
+    for ours, theirs in zip(*(jax.tree.leaves(compute(name)) for name in IMPLEMENTATIONS), strict=True):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = (np.asarray(x, np.float64) for x in (ours, theirs))
+        assert np.linalg.norm(ours - theirs) < 0.02 * np.linalg.norm(theirs)
