@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxft.layers.attention.chunked import chunked_attention
 from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
+from jaxft.layers.attention.flops import CHUNK
 from jaxft.layers.attention.interface import EVERYTHING, Attention, Feature, RelativeTerms, features_of
 from jaxft.layers.attention.limits import KERNELS, find_obstacle
 from jaxft.layers.attention.splash import splash_attention
@@ -40,7 +41,7 @@ def make_attention(
       name: the implementation, a key of `IMPLEMENTATIONS`.
       mesh: the devices; None for one device, which runs no kernels.
       blocks: where segments may cross blocks; None if that is unknown. Only dense attention uses them. It takes the
-        place of chunked attention if no segment crosses blocks, because these are shorter than chunks.
+        place of chunked attention if blocks are no longer than chunks and no segment crosses them.
       windowed_name: the implementation for windows; None for the same.
     """
 
@@ -48,8 +49,10 @@ def make_attention(
         raise ValueError(f"{name} needs a mesh")
 
     def find_implementation(chosen: str) -> Callable[..., jax.Array]:
-        if blocks is None or chosen in KERNELS or (chosen == "chunked" and blocks.whole_row_period):
+        if blocks is None or chosen in KERNELS:
             return IMPLEMENTATIONS[chosen]
+        if chosen == "chunked" and (blocks.whole_row_period or blocks.length > CHUNK):
+            return chunked_attention
         return functools.partial(
             dense_in_blocks, block_length=blocks.length, whole_row_period=blocks.whole_row_period
         )

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from jaxft.layers.attention import flops
+from jaxft.data.batching.batch import Blocks
+from jaxft.layers.attention import flops, over_mesh
 from jaxft.layers.attention.chunked import chunked_attention
 from jaxft.layers.attention.dense import dense_attention
 from jaxft.layers.attention.interface import RelativeTerms, Visibility
@@ -179,3 +180,29 @@ def test_implementations_agree_in_bfloat16(ids):
         assert ours.dtype == theirs.dtype
         ours, theirs = (np.asarray(x, np.float64) for x in (ours, theirs))
         assert np.linalg.norm(ours - theirs) < 0.02 * np.linalg.norm(theirs)
+
+
+def test_short_blocks_are_dense_and_long_ones_chunked(monkeypatch):
+    """Chunks have 4 slots."""
+
+    def called(name):
+        return lambda *arrays, **options: (name, options.get("block_length"))
+
+    for name in IMPLEMENTATIONS:
+        monkeypatch.setitem(over_mesh.IMPLEMENTATIONS, name, called(name))
+    monkeypatch.setattr(over_mesh, "chunked_attention", called("chunked"))
+    monkeypatch.setattr(over_mesh, "dense_in_blocks", called("blocks"))
+    monkeypatch.setattr(over_mesh, "CHUNK", 4)
+    x, ids = jnp.zeros((16, 2)), jnp.ones((1, 16), jnp.int32)
+    for name, blocks, expected in [
+        ("chunked", None, ("chunked", None)),
+        ("chunked", Blocks(4, 0), ("blocks", 4)),
+        ("chunked", Blocks(8, 0), ("chunked", None)),
+        ("chunked", Blocks(4, 2), ("chunked", None)),
+        ("dense", Blocks(8, 2), ("blocks", 8)),
+    ]:
+        assert over_mesh.make_attention(name, None, blocks)(x, x, x, ids, num_heads=1) == expected
+    in_windows = over_mesh.make_attention("dense", None, windowed_name="chunked")
+    options = {"num_heads": 1, "visibility": Visibility(window=2)}
+    assert in_windows(x, x, x, ids, **options)[0] == "chunked"
+    assert in_windows(x, x, x, ids, num_heads=1)[0] == "dense"
