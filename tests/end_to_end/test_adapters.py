@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from jaxft.adapters.plan import merge_parameters
 from jaxft.errors import Preempted, UserError
+from jaxft.export.writer import export_run
 from jaxft.inference.evaluate import evaluate_run
+from jaxft.inference.model import open_model
 from jaxft.training import loop
+from jaxft.training.network import initial_parameters
+from jaxft.training.prepare import prepare_network
+from jaxft.training.run_folder.frozen_base import open_base_model
+from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
 from tests.end_to_end.test_train_settings import weights
 
@@ -29,6 +36,33 @@ SETTINGS = {
 }
 
 
+def assert_exports_are_the_run(workdir, tiny_flags, base) -> None:
+    """Asserts that torch and a run that starts from the adapter have the same weights."""
+    folder = workdir / "adapter"
+    export_run(workdir, folder, format="peft", verify=True)
+    files = {"adapter_config.json", "adapter_model.safetensors", "config.json", "README.md"}
+    assert {path.name for path in folder.iterdir()} >= files
+    card = (folder / "README.md").read_text()
+    assert "library_name: peft" in card and "PeftModel.from_pretrained(base, folder)" in card
+    export_run(workdir, workdir / "model-export", verify=True)
+    merged = load_file(workdir / "model-export" / "model.safetensors")
+    assert "classifier.weight" in merged and not any("adapter" in name for name in merged)
+
+    model = open_model(open_run(workdir), print)
+    values = {"model.checkpoint": base, "adapter.init_from": folder}
+    flags = [*tiny_flags[2:], *(f"--config.{key}={value}" for key, value in values.items())]
+    config = load_settings(tiny_flags[1], flags)
+    assert (config.adapter.method, config.adapter.r) == ("lora", 2 * SETTINGS["adapter.r"])
+    net = prepare_network(model.task, config, model.run.checkpoint.hf_config, model.net.mesh)
+    start, line = initial_parameters(net, config, open_base_model(config, print))
+    assert f"its head is kept, for it has the same {len(model.run.labels)} labels" in line
+    expected = merge_parameters(model.net.graphdef, model.parameters)
+    for path, value in merge_parameters(net.graphdef, start).items():
+        np.testing.assert_allclose(value, expected[path], atol=1e-6, err_msg=path)
+    with pytest.raises(UserError, match="config.adapter.r=2: the adapter of .* has 6; leave the setting out"):
+        load_settings(tiny_flags[1], [*flags, "--config.adapter.r=2"])
+
+
 def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_bert, corpus, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(tiny_bert, base)
@@ -43,18 +77,20 @@ def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_be
     resumed = loop.train(config, tmp_path / "cut")
     for name in ("dev", "test"):
         assert summary[name] == resumed[name]
-    whole, cut = (weights(tmp_path / name) for name in ("whole", "cut"))
-    assert whole.keys() == cut.keys()
-    for name, value in whole.items():
+    uncut, cut = (weights(tmp_path / name) for name in ("whole", "cut"))
+    assert uncut.keys() == cut.keys()
+    for name, value in uncut.items():
         np.testing.assert_array_equal(value, cut[name], err_msg=name)
 
     # Checkpoints hold adapters and the head.
-    assert all("/adapter/" in name or name.startswith("head/") for name in whole)
+    assert all("/adapter/" in name or name.startswith("head/") for name in uncut)
     metadata = next((tmp_path / "whole" / "checkpoints").glob("8/state/_METADATA")).read_text()
     assert "attention/value/adapter/start_a" in metadata and "mlp/up" not in metadata
 
     measured = evaluate_run(tmp_path / "whole", str(corpus["test"]), tmp_path / "again")
     assert measured["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-6)
+
+    assert_exports_are_the_run(tmp_path / "whole", tiny_flags, base)
 
     tensors = load_file(base / "model.safetensors")
     name = next(name for name in tensors if name.endswith("layer.0.intermediate.dense.weight"))
