@@ -1,4 +1,4 @@
-"""Files of adapters: what is written is what PEFT reads, under the names that it uses, and what is read is what it wrote."""
+"""Files of adapters: what is written is what PEFT reads, under the names that it uses, and the other way around."""
 
 import json
 
