@@ -19,10 +19,12 @@ from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.models.bert.config import BertConfig
 from jaxft.models.gpt2.config import GPT2Config
+from jaxft.models.modernbert.config import ModernBertConfig
 from jaxft.models.registry import make_backbone
 from tests.models.backbones import LABELS, LENGTH, VOCABULARY, assert_same, configure, random_batch
 
 ROWS = 6
+TOKENS = ("tokens", "windows")  # of a BERT and of a ModernBERT
 SHAPE = {
     "vocab_size": VOCABULARY,
     "hidden_size": 8,
@@ -36,17 +38,24 @@ SHAPE = {
     "initializer_range": 0.3,
 }
 BERT, GPT2 = BertConfig(**SHAPE), GPT2Config(**SHAPE, activation="gelu")
+MODERNBERT = ModernBertConfig(
+    **{name: value for name, value in SHAPE.items() if name != "hidden_dropout"},
+    embedding_dropout=0.2,
+    mlp_dropout=0.2,
+    local_attention=4,
+)
 
 
 def make(kind: str, **options) -> nnx.Module:
     rngs = nnx.Rngs(0)
     head = {"num_labels": LABELS, "dropout": 0.2, "initializer_range": 0.3, "rngs": rngs}
-    config, runtime = configure(GPT2 if kind in ("words", "last") else BERT, **{"unroll": True} | options)
+    family = {"words": GPT2, "last": GPT2, "windows": MODERNBERT}.get(kind, BERT)
+    config, runtime = configure(family, **{"unroll": True} | options)
     pooler = {"pooler": True} if kind == "pooler" else {}
     backbone = make_backbone(config, runtime, rngs=rngs, **pooler)
     if kind == "words":
         return LanguageModel(backbone)
-    if kind == "tokens":
+    if kind in TOKENS:
         return TokenClassifier(backbone, **head)
     return SequenceClassifier(backbone, pool=kind, **head)
 
@@ -55,7 +64,7 @@ def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> t
     """Returns a loss of some positions' outputs, and these outputs."""
     inputs = Inputs.from_batch(batch)
     seed = DropoutSeed(jnp.uint32(3), jnp.int32(5))
-    if kind in ("tokens", "words"):
+    if kind in (*TOKENS, "words"):
         outputs = model(inputs, seed)
     else:
         starts = np.stack([np.zeros(ROWS), (batch["segment_ids"] == 1).sum(1)], 1).astype(np.int32)
@@ -65,9 +74,9 @@ def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> t
 
 
 # The stack of layers is the same for all kinds.
-CASES = [(kind, {}) for kind in ("tokens", "words", "pooler", "cls", "last")]
+CASES = [(kind, {}) for kind in (*TOKENS, "words", "pooler", "cls", "last")]
 CASES += [("tokens", {"remat": "full"}), ("tokens", {"unroll": False}), ("tokens", {"num_layers": 1})]
-RULES = {"tokens": LABELLED_TOKENS, "words": LABELLED_TOKENS, "last": LAST_TOKENS}
+RULES = {"tokens": LABELLED_TOKENS, "windows": LABELLED_TOKENS, "words": LABELLED_TOKENS, "last": LAST_TOKENS}
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES)
@@ -77,7 +86,7 @@ def test_outputs_that_nobody_reads_are_left_out(kind, options):
     rng = np.random.default_rng(0)
     weights = ((rng.random((ROWS, LENGTH)) < 0.4) * (batch["segment_ids"] > 0)).astype(np.float32)
     mask = RULES.get(kind, FIRST_TOKENS).mask(batch | {"weights": weights})
-    assert kind in ("tokens", "words") or (mask.sum(1) == 2).all()  # of each segment one
+    assert kind in (*TOKENS, "words") or (mask.sum(1) == 2).all()  # of each segment one
     size = {name: value for name, value in options.items() if name == "num_layers"}
     parameters = nnx.to_pure_dict(nnx.state(jax.jit(lambda: make(kind, **size))()))
 
