@@ -95,7 +95,7 @@ def test_recipes_are_found_by_name_and_listed_when_there_is_no_such_one(tmp_path
         with pytest.raises(UserError, match=f"--config {address}: no file .*; expected a recipe") as caught:
             load_settings(address)
         assert "one of these (did you mean sentiment?):\n" in str(caught.value)
-        assert "\n  sentiment    Text classification, one label per text" in str(caught.value)
+        assert "\n  sentiment    Classifies texts" in str(caught.value)
         assert str(caught.value).count("\n") == len(list((REPOSITORY / "configs").glob("*.py")))
     (tmp_path / "configs").mkdir()  # the user's own recipes come first
     (tmp_path / "configs/sentiment.yaml").write_text("recipe: ner\nseed: 7\n")
@@ -112,7 +112,7 @@ def test_every_variant_of_a_recipe_tells_what_was_measured(name):
     path = recipe_paths()[name]
     docstring = read_docstring(path)
     first, *_ = docstring.splitlines()
-    variants = re.search(r"\[:([\w|]+)\]`\.$", first)[1].split("|")
+    variants = re.search(r"\[:([\w|-]+)\]`\.$", first)[1].split("|")
     results = read_results(docstring)
     assert [variant for names in results for variant in names.split(", ")] == variants
     assert all(re.match(r"Measured.*\d|Not measured", result) for result in results.values()), results
