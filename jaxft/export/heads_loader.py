@@ -184,10 +184,11 @@ class Model:
                 dense = x @ self.tensors[f"{name}.dense.weight"].T + self.tensors[f"{name}.dense.bias"]
                 activated = get_activation(activation)(torch.from_numpy(dense))
                 if epsilon := head.get("norm_epsilon"):
-                    norm = [
-                        torch.from_numpy(self.tensors[f"{name}.norm.{key}"]) for key in ("weight", "bias")
-                    ]
-                    activated = torch.nn.functional.layer_norm(activated, norm[0].shape, *norm, epsilon)
+                    weight, bias = (
+                        torch.from_numpy(self.tensors[f"{name}.norm.{key}"]).to(activated.dtype)
+                        for key in ("weight", "bias")
+                    )
+                    activated = torch.nn.functional.layer_norm(activated, weight.shape, weight, bias, epsilon)
                 x = activated.numpy()
             logits[name] = x @ self.tensors[f"{name}.weight"].T + self.tensors[f"{name}.bias"]
         return logits

@@ -65,7 +65,7 @@ class WordConfig(BackboneConfig, Protocol):
 
     @property
     def ties_word_embeddings(self) -> bool:
-        """Whether word embeddings are also the output layer."""
+        """True if word embeddings are also the output layer."""
 
 
 class WordBackbone(Backbone, Protocol):
