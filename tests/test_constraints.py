@@ -18,7 +18,7 @@ NEEDED = [Requirement(line) for line in PROJECT["dependencies"]]
 EXTRAS = {name: list(map(Requirement, lines)) for name, lines in PROJECT["optional-dependencies"].items()}
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 RELEASE, BUILD = REPOSITORY / "requirements/linux-cpu.txt", REPOSITORY / "requirements/build.txt"
-OPTIONAL = {"matplotlib", "pandas", "torch", "wandb"}  # jaxft asks for them where it uses them
+OPTIONAL = {"matplotlib", "pandas", "peft", "torch", "wandb"}  # jaxft asks for them where it uses them
 TESTS = {canonicalize_name(requirement.name) for requirement in EXTRAS["test"]}
 INSTALL = "install by `pip install -c constraints.txt -e '.[test]'`, or pin by `make constraints`"
 

@@ -38,6 +38,11 @@ _LOCAL_NORMALIZERS = {
     "Precompiled",
     "StripAccents",
 }
+# DeBERTa-v2's: white space of several characters becomes one space, and that at the end of a text nothing.
+_LOCAL_SPACE_NORMALIZERS = (
+    {"type": "Replace", "pattern": {"Regex": r"\s{2,}|[\n\r\t]"}, "content": " "},
+    {"type": "Strip", "strip_left": False, "strip_right": True},
+)
 _LOCAL_PRE_TOKENIZERS = {"BertPreTokenizer", "ByteLevel", "Metaspace", "Whitespace", "WhitespaceSplit"}
 
 
@@ -131,7 +136,9 @@ def _find_places(tokenizer: "PreTrainedTokenizerBase") -> re.Pattern[str] | None
     )
     normalizers = normalizer.get("normalizers", [normalizer])
     pre_tokenizers = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
-    is_local = all(step["type"] in _LOCAL_NORMALIZERS for step in normalizers) and all(
+    is_local = all(
+        step["type"] in _LOCAL_NORMALIZERS or step in _LOCAL_SPACE_NORMALIZERS for step in normalizers
+    ) and all(
         step["type"] in _LOCAL_PRE_TOKENIZERS and step.get("use_regex", True) and step.get("split", True)
         for step in pre_tokenizers
     )
