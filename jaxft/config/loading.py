@@ -35,8 +35,8 @@ def load(
         `config.json`; or the values of a recipe.
       changes: texts such as "--config.optim.lr=3e-5", applied in order, or values as in a YAML recipe, such as
         {"optim.lr": 3e-5} or {"optim": {"lr": 3e-5}}.
-      schema_of: returns the schema of a task that settings name, whose source is for the message of the `UserError` if
-        there is no such task.
+      schema_of: returns the schema of the task with a name, or raises `UserError`; it also gets the source of the
+        settings, for the message if they name none.
       log: prints a line about data sets of the recipe that are left out.
 
     Raises:
