@@ -19,8 +19,8 @@ heads.safetensors holds, for each task NAME in heads.json, the weights of a line
 [D]. For a CRF it also holds `NAME.transitions` [C, C] (from, to), `NAME.start` [C]
 and `NAME.end` [C]. Labels and transitions that the tagging scheme forbids have -inf.
 
-In heads.json, `tasks` holds the kind of each task, its labels, and for texts `problem_type`, `pool`, the
-`activation` after a dense layer, the `norm_epsilon` of a norm after it, and `thresholds`.
+In heads.json, `tasks` holds the kind of each task, its labels, the `activation` after a dense layer, the
+`norm_epsilon` of a norm after it, and for texts `problem_type`, `pool` and `thresholds`.
 `reading` says how input becomes windows. For words it holds `max_length`, `stride`, the ids `before` and `after` them,
 and the `subword` by which a word is labelled. For texts it holds `max_length`, `truncation`, `stride`, and, both for a
 text and for a pair of texts, the `ids` before, between and after, with the token `types` of all five pieces.
