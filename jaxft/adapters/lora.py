@@ -10,6 +10,8 @@
 - Chunks of one weight, such as GPT-2's query, key and value, share `a`, as PEFT's adapter of that weight does.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import cast
 
@@ -113,8 +115,10 @@ def make(linears: Sequence[Linear], target: Target, settings: AdapterSettings, r
             f"config.adapter.init_lora_weights={settings.init_lora_weights!r} takes a part of rank {rank} from "
             f"{target.tensor}, whose rank is at most {most}; set config.adapter.r to {most} or less"
         )
-    rows = tensor_axes(linears[0])[0]
-    a_role = Role(Kind.ADAPTER, (rows, None))
+    # The matrices multiply the vectors that the kernels do.
+    kernel_role = linears[0].kernel.get_metadata()["role"]
+    make_role = functools.partial(dataclasses.replace, kernel_role, kind=Kind.ADAPTER)
+    a_role = make_role(axes=(tensor_axes(linears[0])[0], None))
     a = make_parameter(mask * _draw_a(target, size, settings.init_lora_weights, rngs), a_role)
     start_a = make_constant(jnp.zeros(target.shape(size, rank), jnp.float32), a_role.axes)
     adapters = []
@@ -126,7 +130,7 @@ def make(linears: Sequence[Linear], target: Target, settings: AdapterSettings, r
             b = bound * jax.random.uniform(rngs.params(), b.shape, minval=-1.0) * mask.swapaxes(-1, -2)
         adapter = LoRA(
             a,
-            make_parameter(b, Role(Kind.ADAPTER, (None, columns))),
+            make_parameter(b, make_role(axes=(None, columns))),
             make_constant(target.stack(_find_scales(target, settings))),
             rate=settings.dropout,
             number=target.number,
