@@ -40,87 +40,76 @@ def find_targets(
     method = METHODS[settings.method]
     if method.make is None:
         return ()
-    modules = _list_modules(table, kernels)
-    chosen = _choose(
-        settings.target_modules or method.list_targets(settings, presets), modules, "target_modules"
-    )
-    in_layers = _choose_layers(settings, modules)
+    candidates = _list_linears(settings, table, kernels)
+    names = settings.target_modules or method.list_targets(settings, presets)
+    chosen = _choose(names, candidates, "target_modules") & _choose_layers(settings, candidates)
     inputs = set()
     if settings.method == "ia3":
         names = settings.feedforward_modules or (() if settings.target_modules else presets["ia3_inputs"])
-        inputs = _choose(names, modules, "feedforward_modules")
-    ranks = _match_values(settings.rank_pattern, modules, "rank_pattern")
-    alphas = _match_values(settings.alpha_pattern, modules, "alpha_pattern")
-    targets = []
-    for module in modules:
-        adapted = [name in chosen and name in in_layers for name in module.names]
-        if any(adapted):
-            targets.append(
-                Target(
-                    tensor=module.tensor,
-                    linears=module.linears,
-                    is_stacked=module.is_stacked,
-                    ranks=tuple(
-                        ranks.get(name, settings.r) if is_adapted else 0
-                        for name, is_adapted in zip(module.names, adapted, strict=True)
-                    ),
-                    alphas=tuple(float(alphas.get(name, settings.alpha)) for name in module.names),
-                    reads_input=any(name in inputs for name in module.names),
-                )
-            )
+        inputs = _choose(names, candidates, "feedforward_modules")
+    ranks = _match_values(settings.rank_pattern, candidates, "rank_pattern")
+    alphas = _match_values(settings.alpha_pattern, candidates, "alpha_pattern")
+    targets = tuple(
+        dataclasses.replace(
+            target,
+            ranks=tuple(ranks.get(name, settings.r) if name in chosen else 0 for name in target.modules),
+            alphas=tuple(float(alphas.get(name, settings.alpha)) for name in target.modules),
+            reads_input=not inputs.isdisjoint(target.modules),
+        )
+        for target in candidates
+        if not chosen.isdisjoint(target.modules)
+    )
     if not targets:
         raise UserError(
             f"config.adapter.layers_to_transform={settings.layers_to_transform!r} leaves none of the target modules; "
             "name layers that have some"
         )
-    return tuple(targets)
+    if inputs and not any(target.reads_input for target in targets):
+        raise UserError(
+            f"config.adapter.feedforward_modules={settings.feedforward_modules!r}: none of them gets an adapter; name "
+            "some of config.adapter.target_modules"
+        )
+    return targets
 
 
-@dataclasses.dataclass(frozen=True)
-class _Module:
-    """A weight that may get an adapter; see `Target`. `names` are those of transformers' modules, by layer."""
-
-    tensor: str
-    linears: tuple[str, ...]
-    is_stacked: bool
-    names: tuple[str, ...]
-
-
-def _list_modules(table: WeightTable, kernels: Mapping[str, Shape]) -> list[_Module]:
-    """Returns the weights of linear layers, in the order of the table; chunks of one weight belong together."""
+def _list_linears(
+    settings: AdapterSettings, table: WeightTable, kernels: Mapping[str, Shape]
+) -> list[Target]:
+    """Returns the weights of all linear layers, in the order of the table; chunks of one weight belong together."""
     by_tensor: dict[str, list[WeightRule]] = {}
     for rule in table.rules:
         if rule.parameter.removesuffix("/kernel") in kernels and rule.parameter.endswith("/kernel"):
             by_tensor.setdefault(rule.tensor, []).append(rule)
-    modules = []
+    targets = []
     for tensor, rules in by_tensor.items():
         rules.sort(key=lambda rule: rule.chunk or (0, 1))
         linears = tuple(rule.parameter.removesuffix("/kernel") for rule in rules)
         layers = kernels[linears[0]][0] if rules[0].is_stacked else 1
-        name = tensor.removesuffix(".weight")
-        names = tuple(name.replace("{layer}", str(layer)) for layer in range(layers))
-        modules.append(_Module(tensor, linears, rules[0].is_stacked, names))
-    return modules
+        ranks, alphas = (settings.r,) * layers, (settings.alpha,) * layers
+        targets.append(Target(tensor, linears, rules[0].is_stacked, ranks, alphas))
+    return targets
 
 
-def _choose(patterns: Iterable[str], modules: Sequence[_Module], setting: str) -> set[str]:
+def _choose(patterns: Iterable[str], targets: Sequence[Target], setting: str) -> set[str]:
     """Returns the names of the modules that a setting names."""
     patterns = list(patterns)
     if ALL_LINEAR in patterns:
-        return {name for module in modules for name in module.names}
-    return set(_match_values([(pattern, True) for pattern in patterns], modules, setting))
+        return {name for target in targets for name in target.modules}
+    return set(_match_values([(pattern, True) for pattern in patterns], targets, setting))
 
 
 def _match_values(
-    pairs: Sequence[tuple[str, Any]], modules: Sequence[_Module], setting: str
+    pairs: Sequence[tuple[str, Any]], targets: Sequence[Target], setting: str
 ) -> dict[str, Any]:
     """Returns for each module that a setting names the value of the first pattern that matches it."""
-    rules = [(end_pattern(pattern), value) for pattern, value in pairs]
-    owners = {name: [name] for module in modules for name in module.names}
-    for module in modules:
-        owners |= {path: list(module.names) for path in module.linears}
+    rules = [(end_pattern(pattern), number) for number, (pattern, _) in enumerate(pairs)]
+    owners = {name: [name] for target in targets for name in target.modules}
+    owners |= {path: target.modules for target in targets for path in target.linears}
     matched = parameter_paths.match_first(rules, owners, what=f"config.adapter.{setting}")
-    return {name: value for match, value in matched.items() for name in owners[match]}
+    first: dict[str, int] = {}  # by module, which its name and our paths may match by different patterns
+    for match, number in matched.items():
+        first |= {name: min(number, first.get(name, number)) for name in owners[match]}
+    return {name: pairs[number][1] for name, number in first.items()}
 
 
 def end_pattern(name: str) -> str:
@@ -128,10 +117,10 @@ def end_pattern(name: str) -> str:
     return rf"^(?:.*[./])?(?:{name})$"
 
 
-def _choose_layers(settings: AdapterSettings, modules: Sequence[_Module]) -> set[str]:
+def _choose_layers(settings: AdapterSettings, targets: Sequence[Target]) -> set[str]:
     """Returns the names of the modules in the layers that the settings name; all modules if they name none."""
     numbers = settings.layers_to_transform
-    count = max((len(module.names) for module in modules), default=0)
+    count = max((len(target.ranks) for target in targets), default=0)
     if numbers and max(numbers) >= count:
         raise UserError(
             f"config.adapter.layers_to_transform={numbers!r}: the model has {count} layers; expected numbers from 0 to "
@@ -139,7 +128,7 @@ def _choose_layers(settings: AdapterSettings, modules: Sequence[_Module]) -> set
         )
     return {
         name
-        for module in modules
-        for layer, name in enumerate(module.names)
-        if not numbers or (module.is_stacked and layer in numbers)
+        for target in targets
+        for layer, name in enumerate(target.modules)
+        if not numbers or (target.is_stacked and layer in numbers)
     }

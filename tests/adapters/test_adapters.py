@@ -209,6 +209,10 @@ def test_steps_train_adapters_and_the_head_alone():
             {"modules_to_save": ("encoder.layer.1",)},
             "config.adapter.modules_to_save: the pattern .* matches nothing",
         ),
+        (
+            {"method": "ia3", "target_modules": ("query",), "feedforward_modules": ("output.dense",)},
+            "feedforward_modules=.*: none of them gets an adapter",
+        ),
         ({"method": "ia3", "r": 4}, "config.adapter.r=4 is a setting of lora and bottleneck; this run's"),
         (
             {"method": "none", "use_dora": True},
@@ -242,6 +246,28 @@ def test_target_modules_have_the_names_of_transformers_or_ours(names, expected):
     assert " (2 of 2 layers)" in plan.describe()
     assert {path.rpartition("/")[2] for target in targets for path in target.linears} == expected
     assert targets[0].modules[1].startswith("bert.encoder.layer.1.")
+
+
+def test_the_first_pattern_counts_whichever_name_it_matches():
+    name, path = ("layer.0.attention.self.query", 5), ("attention/query", 3)
+    for pairs, expected in (((name, path), (5, 3)), ((path, name), (3, 3))):
+        plan = network({"method": "lora", "target_modules": ("query",), "rank_pattern": pairs}).adapters
+        assert [target.ranks for target in plan.targets] == [expected]
+
+
+def test_adapters_of_queries_cost_flops_at_all_positions():
+    few, more = (network({"method": "lora", "target_modules": ("query",), "r": r}) for r in (2, 4))
+    values = more.parameter_count - few.parameter_count
+    for share in (0.25, 1.0):  # of the positions that the last layer returns
+        flops = more.train_flops_per_token(16, share) - few.train_flops_per_token(16, share)
+        assert flops == pytest.approx(6 * values)
+
+
+def test_bitfit_trains_biases_and_the_head():
+    net = network({"method": "bitfit"})
+    trained = net.abstract.keys() - set(net.fixed_names)
+    assert trained == {name for name in net.abstract if name.startswith("head/") or name.endswith("/bias")}
+    assert "backbone/layers/mlp_norm/bias" in trained
 
 
 # PEFT's targets of LoRA for families that it knows, and the names of the same layers in the others.
