@@ -23,6 +23,8 @@ from jaxft.tasks.checkpoint_heads import choose_exported, make_run_config
 from jaxft.tasks.registry import generates_text, head_kind, make_export
 from jaxft.training.run_folder.workdir import open_run
 
+FORMATS = ("transformers", "peft")
+
 
 def export_run(
     run_folder: Path,
@@ -45,10 +47,12 @@ def export_run(
         card_fields: what the model card says that no run records.
 
     Raises:
-        UserError: there is no run, its adapter has no place in the format, or `output` is not empty or cannot be
-            written. With `verify`: torch is not installed, its logits differ by more than `TOLERANCE`, or the loader's
-            answers differ.
+        UserError: there is no such run or format, the run's adapter has no place in the format, or `output` is not
+            empty or cannot be written. With `verify`: torch is not installed, its logits differ by more than
+            `TOLERANCE`, or the loader's answers differ.
     """
+    if format not in FORMATS:
+        raise UserError(f"format={format!r}: expected {' or '.join(map(repr, FORMATS))}")
     for package in ("torch", "peft") if format == "peft" else ("torch",):
         if verify and importlib.util.find_spec(package) is None:
             raise UserError(

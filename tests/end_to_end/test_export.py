@@ -182,6 +182,11 @@ def test_without_torch(finished_run, tmp_path, monkeypatch):
         writer.export_run(finished_run, tmp_path / "out", verify=True)
 
 
+def test_a_format_that_is_none_is_refused(finished_run, tmp_path):
+    with pytest.raises(UserError, match="format='PEFT': expected 'transformers' or 'peft'"):
+        writer.export_run(finished_run, tmp_path / "out", format="PEFT")
+
+
 def test_a_folder_in_use_is_refused(finished_run, tmp_path):
     (tmp_path / "precious.txt").write_text("mine")
     with pytest.raises(UserError, match="exists already and is not an empty folder"):
