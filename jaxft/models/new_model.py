@@ -7,7 +7,7 @@ from jaxft.config.sections import NEW, Settings
 from jaxft.errors import UserError
 from jaxft.hub.tokenizer_training import train_tokenizer
 from jaxft.models.family import NewModel
-from jaxft.models.registry import FAMILIES, family_of
+from jaxft.models.registry import FAMILIES, read_model_config
 
 
 def _list_new_models(*, with_tokenizer: bool = False) -> dict[str, NewModel]:
@@ -35,7 +35,7 @@ def make_new_config(config: Settings, address: str, vocab_size: int) -> dict[str
         )
     hf_config = new_model.make_config(values, config.data.max_length, vocab_size)
     try:
-        model_config = family_of(hf_config).config_class.from_hf(hf_config)
+        model_config = read_model_config(hf_config)
     except UserError as error:
         raise UserError(str(error).replace("config.json: ", "config.model.sizes: ", 1)) from None
     return hf_config | model_config.to_hf()

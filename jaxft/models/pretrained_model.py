@@ -21,7 +21,7 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.new_model import describe_new_model, make_new_model
-from jaxft.models.registry import family_of
+from jaxft.models.registry import family_of, read_model_config
 
 
 class WeightReader(NamedTuple):
@@ -121,7 +121,7 @@ def _read_fitting_config(
     """Returns the shape in a config.json; raises `UserError` if the model does not fit the task or its rows."""
     address = config.model.checkpoint
     try:
-        model_config = family_of(hf_config).config_class.from_hf(hf_config)
+        model_config = read_model_config(hf_config)
     except UserError as error:
         raise UserError(f"checkpoint {address!r}: {error}") from None
     model_type, max_positions = hf_config["model_type"], model_config.max_positions
@@ -169,8 +169,8 @@ def resolve_model(
     Raises:
       UserError: the settings contradict each other on this platform.
     """
-    platform, family = platform or jax.default_backend(), family_of(hf_config)
-    model, model_config = config.model, family.config_class.from_hf(hf_config)
+    platform = platform or jax.default_backend()
+    model, model_config = config.model, read_model_config(hf_config)
     if model.dropout is not None:
         rates = [field.name for field in dataclasses.fields(model_config) if field.name.endswith("_dropout")]
         changes: dict[str, Any] = dict.fromkeys(rates, model.dropout)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from jaxft.errors import UserError
@@ -179,8 +179,8 @@ def _read_layer_types(hf_config: Mapping[str, object], num_layers: int) -> tuple
     if types is None:
         every = read_count(hf_config, "global_attn_every_n_layers", most=1000, default=3)
         types = [LOCAL if layer % every else GLOBAL for layer in range(num_layers)]
-    is_list = isinstance(types, Sequence) and not isinstance(types, str)
-    if not is_list or len(types) != num_layers or any(name not in (GLOBAL, LOCAL) for name in types):
+    is_for_all = isinstance(types, list) and len(types) == num_layers
+    if not is_for_all or any(name not in (GLOBAL, LOCAL) for name in types):
         raise UserError(
             f"config.json: layer_types is {json.dumps(types)[:60]}; expected {GLOBAL!r} or {LOCAL!r} for each of "
             f"{num_layers} layers"

@@ -30,9 +30,8 @@ TABLE = WeightTable(
         *make_norm_rules("backbone/norm", "model.final_norm"),
     ],
     canonical=make_canonical_names("model", "embeddings", "layers", "final_norm"),
-    ignore=[
-        r"^(head|decoder|classifier)\."
-    ],  # the head of pretraining or of another task, or for other labels
+    # The head of pretraining or of another task, or for other labels.
+    ignore=[r"^(head|decoder|classifier)\."],
 )
 
 
