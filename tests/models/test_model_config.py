@@ -91,7 +91,7 @@ def test_sizes_of_a_new_model_are_held_to_the_same():
         describe(attn_pdrop=1.5)
 
 
-# What all checkpoints of DeBERTa-v2 and -v3 have.
+# The fields that all checkpoints of DeBERTa-v2 and -v3 share.
 _DEBERTA = {
     "relative_attention": True,
     "max_relative_positions": -1,

@@ -11,12 +11,13 @@ from jaxft.errors import UserError
 from jaxft.layers.attention.interface import Feature
 from jaxft.layers.attention.limits import LIMITS, find_obstacle
 
-# The shortest rows for which "auto" chooses an implementation. Flash's length is measured (H100, rows of 64 to 1,024
-# slots); splash's is a guess.
 PLATFORM_KERNELS = {"tpu": "splash", "gpu": "flash"}
+# The shortest rows for which "auto" chooses a kernel. Flash's length is measured (H100, rows of 64 to 1,024 slots);
+# splash's is a guess.
 MIN_KERNEL_LENGTHS = {"splash": 512, "flash": 64}
-# Those for which it chooses chunked attention rather than dense, without and with a window. On CPU chunked attention is
-# quicker from 256 slots, but shorter rows may be in blocks, which it does not use. The lengths elsewhere are guesses.
+# The shortest rows for which it chooses chunked attention and not dense, without and with a window. On CPU chunked
+# attention is quicker from 256 slots, but short rows may be in blocks, which it does not use. The lengths elsewhere are
+# guesses.
 MIN_CHUNKED_LENGTHS = {"cpu": (1024, 256)}
 MIN_CHUNKED_LENGTHS_ELSEWHERE = (2048, 2048)
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxft.layers.attention.flops import choose_chunks, named_loop
 from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
 from jaxft.layers.attention.scores import (
+    HIDDEN,
     add_terms,
     add_to_terms,
     batched_dot,
@@ -21,8 +22,6 @@ from jaxft.layers.attention.scores import (
     split_terms,
 )
 from jaxft.layers.dropout import DropoutSeed, draw_from_hashes, hash_attention_weights
-
-HIDDEN = -1e30  # the score of a hidden position: its weight is 0
 
 
 def chunked_attention(
@@ -55,10 +54,11 @@ def chunked_attention(
     hashes = None
     if seed is not None and rate:
         hashes = hash_attention_weights(rows, num_heads, length, seed, site, first_head)
-    plan = _Plan.make(
-        length, q.shape[1] // num_heads, visibility, relative, rate if hashes is not None else 0.0
+    scale = scale_of(q.shape[1] // num_heads, relative)
+    plan = _Plan(*choose_chunks(length, visibility), visibility, rate)
+    q, k, v = (
+        x.reshape(rows, length, num_heads, -1).swapaxes(1, 2) for x in (q * jnp.asarray(scale, q.dtype), k, v)
     )
-    q, k, v = (_split(x, rows, num_heads) for x in (q * jnp.asarray(plan.scale, q.dtype), k, v))
     arrays = _Arrays(segment_ids, hashes, find_ranges(segment_ids, plan.queries, visibility, over_keys=True))
     mixed = _attend(q, k, v, split_terms(relative, num_heads), arrays, plan)
     return mixed.swapaxes(1, 2).reshape(rows * length, -1)
@@ -69,8 +69,7 @@ class _Plan(NamedTuple):
 
     Attributes:
       queries, keys, most_trips: as in `Chunks`.
-      visibility, rate: as in `Attention`; the rate is 0 without a seed.
-      scale: the factor of scores.
+      visibility, rate: as in `Attention`.
     """
 
     queries: int
@@ -78,14 +77,6 @@ class _Plan(NamedTuple):
     most_trips: int
     visibility: Visibility
     rate: float
-    scale: float
-
-    @classmethod
-    def make(
-        cls, length: int, width: int, visibility: Visibility, relative: RelativeTerms | None, rate: float
-    ):
-        """Returns the plan of rows of `length` slots and heads of `width`."""
-        return cls(*choose_chunks(length, visibility), visibility, rate, scale_of(width, relative))
 
 
 class _Arrays(NamedTuple):
@@ -275,8 +266,3 @@ def _backward(plan, residuals, gradient):
 
 
 _attend.defvjp(_forward, _backward)
-
-
-def _split(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
-    """Reorders `[R * L, H * d]` to `[R, H, L, d]`."""
-    return x.reshape(rows, -1, num_heads, x.shape[-1] // num_heads).swapaxes(1, 2)

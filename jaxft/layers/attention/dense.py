@@ -187,9 +187,8 @@ def _dense(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_
     The exponentials mix the values before they are normalized; the output is normalized instead, because it has fewer
     numbers.
     """
-    return _dense_forward(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale)[
-        0
-    ]
+    options = num_heads, visibility, rate, row_length, scale
+    return _dense_forward(q, k, v, terms, segment_ids, place, *options)[0]
 
 
 def _dense_forward(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale):

@@ -12,10 +12,8 @@ from jax.experimental.pallas import triton
 
 from jaxft.layers.attention.interface import EVERYTHING, RelativeTerms, Visibility
 from jaxft.layers.attention.limits import FLASH_BLOCK
-from jaxft.layers.attention.scores import find_ranges
+from jaxft.layers.attention.scores import HIDDEN, find_ranges
 from jaxft.layers.dropout import DropoutSeed, draw_from_hashes, hash_attention_weights
-
-HIDDEN = -1e30  # the score of a hidden position: its weight is 0
 
 
 def flash_attention(
@@ -179,7 +177,7 @@ class _Grid:
         return pl.BlockSpec(self.kinds[kind].seen_shape, self.kinds[kind].locate)
 
     def block_ranges(self, *, over_keys: bool) -> jax.Array:
-        """Returns the range of blocks that each block has a segment in common with.
+        """Returns the range of blocks that each block shares a segment with, as far as windows reach.
 
         Args:
           over_keys: True for the blocks of keys that a block of queries sees; False for the blocks of queries that see

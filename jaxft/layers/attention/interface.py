@@ -10,7 +10,7 @@ from jaxft.layers.dropout import DropoutSeed
 
 
 class Feature(enum.Enum):
-    """Something that networks ask of attention, beyond segments. The value says what one without it lacks."""
+    """Lists what networks ask of attention, beyond segments. Messages say by a value what an implementation lacks."""
 
     CAUSAL = "hides no later positions"
     WINDOW = "has no windows"
@@ -57,12 +57,12 @@ def features_of(
     visibility: Visibility, relative: RelativeTerms | None, seed: DropoutSeed | None
 ) -> frozenset[Feature]:
     """Returns the features that a call of `Attention` asks for; `seed` is None for no dropout."""
-    bias, keys, queries = (None, None, None) if relative is None else relative
+    terms = RelativeTerms() if relative is None else relative
     asked = {
         Feature.CAUSAL: visibility.causal,
         Feature.WINDOW: visibility.window is not None,
-        Feature.RELATIVE_BIAS: bias is not None,
-        Feature.RELATIVE_PRODUCTS: keys is not None or queries is not None,
+        Feature.RELATIVE_BIAS: terms.bias is not None,
+        Feature.RELATIVE_PRODUCTS: terms.keys is not None or terms.queries is not None,
         Feature.DROPOUT: seed is not None,
     }
     return frozenset(feature for feature, is_asked in asked.items() if is_asked)

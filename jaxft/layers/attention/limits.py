@@ -17,7 +17,7 @@ def choose_splash_block(length: int) -> int:
 
 
 def _find_splash_obstacle(length: int, head_width: int, dtype: jnp.dtype) -> str | None:
-    """Returns the checks in splash_attention_kernel.py of jax 0.10.2."""
+    """Returns what splash_attention_kernel.py of jax 0.10.2 would refuse."""
     del head_width, dtype
     return f"takes rows of a multiple of {LANES}, not {length}" if length % LANES else None
 

@@ -44,7 +44,6 @@ def make_attention(
         place of chunked attention if blocks are no longer than chunks and no segment crosses them.
       windowed_name: the implementation for windows; None for the same.
     """
-
     if mesh is None and name in KERNELS:
         raise ValueError(f"{name} needs a mesh")
 

@@ -1,4 +1,4 @@
-"""Computes what scores of queries and keys are made of, for dense attention and for its chunks.
+"""Computes what scores of queries and keys are made of, and which keys a query sees.
 
 In shapes, N is the number of rows times heads, m the number of queries, n the number of keys, and d the width of a
 head. Arrays by distance have m + n entries, for key - query from 1 - m to n - 1, and a last one that is 0.
@@ -10,6 +10,8 @@ import numpy as np
 
 from jaxft.layers.attention.interface import RelativeTerms, Visibility
 from jaxft.layers.linear import sum_columns
+
+HIDDEN = -1e30  # the score of a hidden position in kernels and chunks: its weight is 0
 
 
 def split_heads(x: jax.Array, rows: int, num_heads: int) -> jax.Array:
@@ -105,7 +107,7 @@ def split_terms(relative: RelativeTerms | None, num_heads: int) -> RelativeTerms
     """
     if relative is None:
         return RelativeTerms()
-    bias, keys, queries = relative
+    bias, keys, queries = relative.bias, relative.keys, relative.queries
 
     def split(x: jax.Array) -> jax.Array:
         heads = x.reshape(len(x), num_heads, -1).swapaxes(0, 1)

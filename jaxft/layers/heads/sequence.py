@@ -19,7 +19,7 @@ class SequenceClassifier(nnx.Module):
     """A sequence classifier: a backbone, pooling of each segment's states, and a `ClassificationHead`.
 
     Args:
-      backbone: called like `Bert`; has its width in `hidden_size`, and a method `pool` if it has a pooler.
+      backbone: called like `Bert`; has its width in `config.hidden_size`, and a method `pool` if it has a pooler.
       num_labels: C.
       pool: how a segment's states become one vector.
         "pooler": the backbone's tanh layer on the first state, as in transformers' BertForSequenceClassification.

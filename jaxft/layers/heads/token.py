@@ -13,7 +13,7 @@ class TokenClassifier(nnx.Module):
     """A token classifier: a backbone, and a `ClassificationHead` that scores the labels of each token.
 
     Args:
-      backbone: called like `Bert`; has its width in `hidden_size`.
+      backbone: called like `Bert`; has its width in `config.hidden_size`.
       num_labels: C.
       dropout: the dropout rate in the head.
       initializer_range: the standard deviation of the head's new weights.

@@ -81,7 +81,7 @@ def bucket_distances(distances: np.ndarray, bucket_count: int, largest: int) -> 
     """Returns the buckets of distances, whole numbers `[...]`, as transformers computes them.
 
     Each distance up to half of the buckets has its own. The others are for distances up to `largest` - 1, and grow by
-    the same factor. Those of negative distances are negative.
+    the same factor. Buckets of negative distances are negative.
     """
     half = bucket_count // 2
     slots = np.maximum(np.abs(distances), half).astype(np.float32)

@@ -63,7 +63,7 @@ def test_both_products_take_the_same_distances_as_torch(count, largest, length):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_long_packed_texts_are_torchs(seed):
-    """As version 3 has it, then with each distance, projections of their own, a convolution, positions and types."""
+    """Has the options of version 3, then each distance, separate projections, a convolution, positions and types."""
     changes = {"max_positions": 61, "max_distance": 40}
     if seed == 0:
         changes |= {"bucket_count": 8, "type_vocab_size": 0, "embedding_size": None}
@@ -130,7 +130,7 @@ def test_all_ways_of_computing_agree(num_layers):
 
 
 def test_rows_have_the_same_dropout_in_any_microbatch():
-    """Of distances too, whose masks rows share."""
+    """Covers the dropout of distances, whose masks rows share."""
     model = DebertaV2(dataclasses.replace(CONFIG, num_layers=1), rngs=nnx.Rngs(0))
     batch = random_batch(4)
     is_token = batch["segment_ids"] > 0
