@@ -97,6 +97,5 @@ def tensor_axes(linear: Linear) -> tuple[str | None, str | None]:
 
     The matrices of adapters are small, so that FSDP does not split them.
     """
-    fsdp_dimension_axes = linear.kernel.get_metadata()["role"].axes
-    rows, columns = (axis if axis == "tensor" else None for axis in fsdp_dimension_axes)
+    rows, columns = (axis if axis == "tensor" else None for axis in linear.kernel.get_metadata()["role"].axes)
     return rows, columns

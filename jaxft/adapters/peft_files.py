@@ -37,11 +37,8 @@ TASK_TYPES = {
     HeadKind.QUESTION: "QUESTION_ANS",
     HeadKind.NEXT_TOKEN: "CAUSAL_LM",
 }
-HEADS = (
-    "classifier",
-    "score",
-    "qa_outputs",
-)  # PEFT adds some to `modules_to_save`; heads are always trained here
+# PEFT adds some to `modules_to_save`; heads are always trained here.
+HEADS = ("classifier", "score", "qa_outputs")
 SETTINGS = {  # of LoRA: PEFT's names, and ours
     "r": "r",
     "lora_alpha": "alpha",
@@ -279,12 +276,13 @@ def _name_saved(plan: AdapterPlan, table: WeightTable, others: Mapping[str, np.n
     """Returns the modules that were trained completely: heads, and those of `modules_to_save`."""
     names: dict[str, None] = {}
     for rule in table.rules:
-        if rule.parameter in plan.saved:
-            module = rule.tensor.rpartition(".")[0]
-            layers = len(others[rule.parameter]) if rule.is_stacked else 1
-            names |= {module.replace("{layer}", str(layer)): None for layer in range(layers)}
-        elif rule.parameter in others and not rule.parameter.startswith("backbone/"):
+        if rule.parameter not in others:
+            continue
+        if not rule.parameter.startswith("backbone/"):
             names[rule.tensor.partition(".")[0]] = None
+        elif rule.parameter in plan.saved:
+            tensors = rule.tensor_names(others[rule.parameter].shape)
+            names |= {tensor.rpartition(".")[0]: None for tensor in tensors}
     return list(names) or None
 
 

@@ -9,20 +9,13 @@ from jaxft.errors import UserError
 NO_ADAPTER = "none"
 ALL_LINEAR = "all-linear"  # among `target_modules`: every linear layer of the backbone
 _TARGETS = ("target_modules", "layers_to_transform")
-_PRODUCT = (*_TARGETS, "r", "alpha", "dropout", "bias")  # of two matrices of low rank
 
 # The settings that each method reads, besides those that all of them read.
 METHODS: dict[str, tuple[str, ...]] = {
     "lora": (
-        *_PRODUCT,
-        *(
-            "rank_pattern",
-            "alpha_pattern",
-            "init_lora_weights",
-            "use_rslora",
-            "use_dora",
-            "loraplus_lr_ratio",
-        ),
+        *_TARGETS,
+        *("r", "alpha", "dropout", "bias", "rank_pattern", "alpha_pattern"),
+        *("init_lora_weights", "use_rslora", "use_dora", "loraplus_lr_ratio"),
     ),
     "bitfit": (),
     "ia3": (*_TARGETS, "feedforward_modules"),
