@@ -15,7 +15,7 @@ from jaxft.adapters.peft_files import load_adapter
 from jaxft.adapters.plan import AdapterPlan, is_adapter
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
-from jaxft.errors import list_names
+from jaxft.errors import UserError, list_names
 from jaxft.hub.adapter_files import read_adapter
 from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
@@ -239,7 +239,14 @@ def initial_parameters(
         table = family_of(checkpoint.hf_config).table_with_head(head_kind(config.task), net.model_config)
         adapter = read_adapter(config.adapter.init_from)
         loaded, note = load_adapter(adapter, net.adapters, table, net.abstract, net.task.head_order)
-        parameters |= {path: put_array(value, net.abstract[path].sharding) for path, value in loaded.items()}
+        placed = {path: put_array(value, net.abstract[path].sharding) for path, value in loaded.items()}
+        for path in net.base_names:  # which checkpoints leave out
+            if path in placed and not jnp.array_equal(placed[path], parameters[path]):
+                raise UserError(
+                    f"config.adapter.init_from={config.adapter.init_from}: the adapter changes {path!r} of its base "
+                    "without training it; merge it in PEFT (merge_and_unload), and start from the merged model"
+                )
+        parameters |= placed
         line += f"; {note}"
     return parameters, line
 

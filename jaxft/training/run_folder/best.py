@@ -203,20 +203,21 @@ def load_best(
     folder = workdir / "best"
 
     def check_fit(meta: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-        check_base(folder, meta.get("base"), base)
+        saved = meta.get("base")
         shapes = {name: list(leaf.shape) for name, leaf in abstract.items()}
         differing = sorted(
             name
             for name in shapes.keys() | meta["shapes"].keys()
             if shapes.get(name) != meta["shapes"].get(name)
         )
-        if differing:
+        if differing and (saved is None) == (base is None):
             name = differing[0]
             raise UserError(
                 f"{folder}: parameter {name!r} has shape {meta['shapes'].get(name)} there and "
                 f"{shapes.get(name)} in this model ({len(differing)} differ); start from a run of the same "
-                "checkpoint and labels"
+                "checkpoint, labels and adapters"
             )
+        check_base(folder, saved, base)
         if meta["labels"] != labels:
             raise UserError(
                 f"{folder}: its labels are {', '.join(meta['labels'])}; this run's are {', '.join(labels)}: the head "
