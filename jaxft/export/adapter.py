@@ -13,6 +13,7 @@ from jaxft.hub.addresses import resolve_address
 from jaxft.hub.tensors import open_tensors
 from jaxft.inference.model import Model
 from jaxft.io.files import write_json
+from jaxft.io.stores import address_of
 from jaxft.models.registry import family_of
 from jaxft.tasks.checkpoint_heads import make_run_config
 from jaxft.tasks.registry import head_kind, make_export
@@ -56,10 +57,11 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
     trained = {path: value for path, value in parameters.items() if path not in net.base_names}
     table = family_of(run.checkpoint.hf_config).table_with_head(kind, net.model_config)
     tensors, config = save_adapter(plan, table, trained, kind)
-    checkpoint, revision = run.config.model.checkpoint, run.config.model.revision
-    is_hub_id = not checkpoint.startswith("package:") and not Path(checkpoint).expanduser().exists()
-    config["base_model_name_or_path"] = checkpoint.partition("@")[0] if is_hub_id else str(base)
-    config["revision"] = checkpoint.partition("@")[2] or revision
+    checkpoint = run.config.model.checkpoint
+    name, _, revision = checkpoint.partition("@")
+    if checkpoint.startswith("package:") or address_of(checkpoint) or Path(checkpoint).expanduser().exists():
+        name, revision = str(base), ""
+    config |= {"base_model_name_or_path": name, "revision": revision or run.config.model.revision}
 
     def write_extras(folder: Path) -> None:
         write_json(folder / MODEL_CONFIG, make_run_config(export))

@@ -133,12 +133,15 @@ def _describe_adapter(run: Run, base: str) -> str:
     """Returns a section that shows how to load an adapter with PEFT."""
     family, kind = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
     name = family.heads[kind].architecture
+    checkpoint, _, suffix = base.partition("@")
+    revision = suffix or run.config.model.revision
+    arguments = repr(checkpoint) + (f", revision={revision!r}" if revision else "")
     return (
         "This folder holds an adapter and the head, not the model:\n\n"
         "```python\n"
         f"from peft import PeftModel\nfrom transformers import AutoConfig, AutoTokenizer, {name}\n\n"
         'folder = "PATH_OF_THIS_FOLDER"\n'
-        f"base = {name}.from_pretrained({base!r}, config=AutoConfig.from_pretrained(folder))\n"
+        f"base = {name}.from_pretrained({arguments}, config=AutoConfig.from_pretrained(folder))\n"
         "model = PeftModel.from_pretrained(base, folder).eval()\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n```\n\n"
     )

@@ -151,6 +151,7 @@ def _load_class(class_: Any, model: Model, folder: Path) -> Any:
     base = class_.from_pretrained(
         find_base(model.run), config=config, local_files_only=True, ignore_mismatched_sizes=True
     )
+    base = base.float()  # in half precision, PEFT would round the head
     # The model around it leaves token types out for questions.
     return peft.PeftModel.from_pretrained(base, folder).base_model.eval()
 

@@ -14,6 +14,7 @@ from jaxft.inference.model import open_model
 from jaxft.training import loop
 from jaxft.training.network import initial_parameters
 from jaxft.training.prepare import prepare_network
+from jaxft.training.run_folder.best import load_best
 from jaxft.training.run_folder.frozen_base import open_base_model
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings
@@ -59,6 +60,13 @@ def assert_exports_are_the_run(workdir, tiny_flags, base) -> None:
     expected = merge_parameters(model.net.graphdef, model.parameters)
     for path, value in merge_parameters(net.graphdef, start).items():
         np.testing.assert_allclose(value, expected[path], atol=1e-6, err_msg=path)
+    with pytest.raises(UserError, match="has shape None there .* the same checkpoint, labels and adapters"):
+        load_best(workdir, model.net.abstract, model.run.labels, print, "another base")
+    weights_file = folder / "adapter_model.safetensors"
+    extra = "base_model.model.bert.embeddings.LayerNorm.bias"
+    save_file(load_file(weights_file) | {extra: np.ones(32, np.float32)}, weights_file)
+    with pytest.raises(UserError, match="the adapter changes 'backbone/embeddings/norm/bias' of its base"):
+        initial_parameters(net, config, open_base_model(config, print))
     with pytest.raises(UserError, match="config.adapter.r=2: the adapter of .* has 6; leave the setting out"):
         load_settings(tiny_flags[1], [*flags, "--config.adapter.r=2"])
 
@@ -66,6 +74,9 @@ def assert_exports_are_the_run(workdir, tiny_flags, base) -> None:
 def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_bert, corpus, tmp_path):
     base = tmp_path / "base"
     shutil.copytree(tiny_bert, base)
+    tensors = load_file(base / "model.safetensors")
+    halves = {name: tensor.astype(np.float16) for name, tensor in tensors.items()}
+    save_file(halves, base / "model.safetensors", metadata={"format": "pt"})
     values = SETTINGS | {"model.checkpoint": base}
     flags = [*tiny_flags[2:], *(f"--config.{key}={value}" for key, value in values.items())]
     config = load_settings(tiny_flags[1], flags)
