@@ -16,13 +16,13 @@ CASES = {
         ),
         4.0,
     ),
+}
+MORE_CASES = {
     "fused": (
         "gpt2",
         lambda: peft.LoraConfig(r=2, target_modules=["c_attn", "mlp.c_proj"], bias="all"),
         1.0,
     ),
-}
-MORE_CASES = {
     "fused ia3": ("gpt2", peft.IA3Config, 1.0),
     "pissa": (
         "distilbert",

@@ -106,10 +106,10 @@ STAND_INS = {
     ("kernel", "rate", "visibility"),
     [
         ("splash", 0.0, Visibility()),
-        ("splash", 0.0, Visibility(causal=True)),
+        pytest.param("splash", 0.0, Visibility(causal=True), marks=pytest.mark.sweep),
         ("splash", 0.0, Visibility(window=90)),
         ("splash", 0.0, Visibility(causal=True, window=20)),
-        ("flash", 0.0, Visibility(causal=True)),
+        pytest.param("flash", 0.0, Visibility(causal=True), marks=pytest.mark.sweep),
         ("flash", 0.0, Visibility(window=90)),
         ("flash", 0.3, Visibility()),
         ("flash", 0.3, Visibility(causal=True, window=20)),

@@ -15,13 +15,14 @@ from tests.models import torch_parity
 ROWS = ((70, 1, 7), (8, 9, 10, 16, 17, 18))
 
 
-@pytest.mark.parametrize("layer_types", [(LOCAL,), (GLOBAL, LOCAL)])
+@pytest.mark.parametrize("layer_types", [pytest.param((LOCAL,), marks=pytest.mark.sweep), (GLOBAL, LOCAL)])
 def test_windows_within_segments_are_torchs(layer_types):
     config = torch_parity.example_shape("modernbert", seed=1)
     config = dataclasses.replace(config, layer_types=layer_types, local_attention=17, max_positions=70)
     torch_parity.assert_is_torchs(config, HeadKind.TOKEN, seed=0, dtype="float64", rows=ROWS)
 
 
+@pytest.mark.sweep
 def test_both_of_torchs_implementations_are_ours(monkeypatch):
     """In float32, because torch's eager one rounds to it. The other tests have the default, which is sdpa."""
     make_torch = torch_parity.make_torch
