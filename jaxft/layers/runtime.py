@@ -2,14 +2,24 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
 from jaxft.layers.attention.interface import Attention, Visibility
 from jaxft.layers.attention.over_mesh import Blocks, make_attention
-from jaxft.layers.transformer.layer_stacks import REMAT_POLICIES
 from jaxft.parallel.mesh import BATCH_SPEC
-from jaxft.parallel.sharded_matmul import ActivationLayout
+from jaxft.parallel.sharded_matmul import PRODUCT, ActivationLayout
+
+_policies = jax.checkpoint_policies
+REMAT_POLICIES = {
+    # Keeps the outputs of the dense products; computes norms, activations and attention weights again.
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(PRODUCT)
+    ),
+    # Keeps only the input of each layer.
+    "full": _policies.nothing_saveable,
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -151,17 +151,8 @@ class Encoder(nnx.Module):
         def run_layer(layer, x, _, site, output_positions):
             return layer(x, inputs.segment_ids, dropout, site, output_positions, relative)
 
-        x = run_layers(
-            self.layers,
-            x,
-            [run_layer] * self.config.num_layers,
-            remat=self.runtime.remat,
-            unroll=self.runtime.unroll,
-            activations=self.runtime.activations,
-            rows=rows,
-            dropout=dropout,
-            output_positions=output_positions,
-        )
+        functions = [run_layer] * self.config.num_layers
+        x = run_layers(self.layers, x, functions, self.runtime, output_positions, rows=rows, dropout=dropout)
         return scatter(x, output_positions, rows * length).reshape(rows, length, -1)
 
     def pool(self, x: jax.Array) -> jax.Array:

@@ -8,28 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding
 
 from jaxft.layers import parameter_paths
 from jaxft.layers.dropout import SITES_PER_LAYER, DropoutSeed, LayerDropout, layer_dropout
 from jaxft.layers.output_positions import OutputPositions
+from jaxft.layers.runtime import REMAT_POLICIES, Runtime
 from jaxft.layers.sharding import constrain_sharding
-from jaxft.parallel.sharded_matmul import PRODUCT
 
 Layer = TypeVar("Layer", bound=nnx.Module)
 LayerFunction: TypeAlias = Callable[
     [Layer, jax.Array, jax.Array, jax.Array, OutputPositions | None], jax.Array
 ]
-
-_policies = jax.checkpoint_policies
-REMAT_POLICIES = {
-    # Keeps the outputs of the dense products; computes norms, activations and attention weights again.
-    "dots": _policies.save_from_both_policies(
-        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(PRODUCT)
-    ),
-    # Keeps only the input of each layer.
-    "full": _policies.nothing_saveable,
-}
 
 
 def make_stack(make: Callable[[nnx.Rngs], Layer], count: int, rngs: nnx.Rngs) -> Layer:
@@ -41,13 +30,11 @@ def run_layers(
     layers: Layer,
     x: jax.Array,
     layer_functions: Sequence[LayerFunction[Layer]],
+    runtime: Runtime,
+    output_positions: OutputPositions | None,
     *,
-    remat: str,
-    unroll: bool,
-    activations: NamedSharding | None,
     rows: int,
     dropout: DropoutSeed | None,
-    output_positions: OutputPositions | None = None,
 ) -> jax.Array:
     """Runs x through stacked layers by scans, over the layers or over periods of layers of several kinds.
 
@@ -57,20 +44,18 @@ def run_layers(
       layer_functions: what each layer does; layers of one kind have the same function. It is called with the layer, x,
         the layer's index from 0, its first dropout site, and the positions whose vectors to return, or None for all. It
         returns the new x.
-      remat: what the backward pass computes again: "none", "dots" (all but the outputs of the dense products) or "full"
-        (all but the input of each layer).
-      unroll: whether to unroll the scan.
-      activations: the sharding of x and of each layer's output; see `constrain_sharding`.
-      rows: R.
-      dropout: the seed of the dropout of adapters; None for no dropout.
+      runtime: says what the backward pass computes again, whether the scan is unrolled, and the sharding of x and of
+        each layer's output.
       output_positions: the positions to return; None for all. If set, the last layer runs outside the scan and computes
         only these.
+      rows: R.
+      dropout: the seed of the dropout of adapters; None for no dropout.
 
     Returns:
       The last layer's output, flat `[R * L, D]`, or `[N, D]` for N output positions.
     """
     graph, parameters = nnx.split(layers)
-    slots = len(x)
+    slots, remat, unroll, activations = len(x), runtime.remat, runtime.unroll, runtime.activations
 
     def make_step(function, *, is_looped):
         def run_layer(x, layer, output_positions=None):

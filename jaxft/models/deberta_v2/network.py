@@ -257,15 +257,6 @@ class DebertaV2(nnx.Module):
             return self.conv.norm(x + gather(convolved, output_positions))
 
         output_positions = locate(inputs.output_positions, rows, length)
-        x = run_layers(
-            self.layers,
-            x,
-            [run_first if self.config.conv_size else run, *[run] * (self.config.num_layers - 1)],
-            remat=self.runtime.remat,
-            unroll=self.runtime.unroll,
-            activations=self.runtime.activations,
-            rows=rows,
-            dropout=dropout,
-            output_positions=output_positions,
-        )
+        functions = [run_first if self.config.conv_size else run, *[run] * (self.config.num_layers - 1)]
+        x = run_layers(self.layers, x, functions, self.runtime, output_positions, rows=rows, dropout=dropout)
         return scatter(x, output_positions, rows * length).reshape(rows, length, -1)

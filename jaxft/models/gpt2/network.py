@@ -189,17 +189,8 @@ class GPT2(nnx.Module):
         def run_layer(layer, x, index, site, output_positions):
             return layer(x, inputs.segment_ids, index, dropout, site, output_positions)
 
-        x = run_layers(
-            self.layers,
-            x,
-            [run_layer] * self.config.num_layers,
-            remat=self.runtime.remat,
-            unroll=self.runtime.unroll,
-            activations=self.runtime.activations,
-            rows=rows,
-            dropout=dropout,
-            output_positions=output_positions,
-        )
+        functions = [run_layer] * self.config.num_layers
+        x = run_layers(self.layers, x, functions, self.runtime, output_positions, rows=rows, dropout=dropout)
         return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)
 
     def compute_logits(self, hidden: jax.Array) -> jax.Array:

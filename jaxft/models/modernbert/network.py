@@ -201,17 +201,8 @@ class ModernBert(nnx.Module):
 
         first_layer = [True] + [False] * (config.num_layers - 1)
         kinds = list(zip(config.type_of_each_layer, config.visibilities, first_layer, strict=True))
-        functions = {kind: functools.partial(run_layer, kind) for kind in kinds}
+        by_kind = {kind: functools.partial(run_layer, kind) for kind in kinds}
+        functions = [by_kind[kind] for kind in kinds]
         output_positions = locate(inputs.output_positions, rows, length)
-        x = run_layers(
-            self.layers,
-            x,
-            [functions[kind] for kind in kinds],
-            remat=runtime.remat,
-            unroll=runtime.unroll,
-            activations=runtime.activations,
-            rows=rows,
-            dropout=dropout,
-            output_positions=output_positions,
-        )
+        x = run_layers(self.layers, x, functions, runtime, output_positions, rows=rows, dropout=dropout)
         return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxft.layers.dropout import SITES_PER_LAYER
 from jaxft.layers.linear import Linear
 from jaxft.layers.output_positions import gather, locate
+from jaxft.layers.runtime import Runtime
 from jaxft.layers.transformer.layer_stacks import find_periods, make_stack, run_layers
 
 
@@ -58,11 +59,10 @@ def test_layers_of_several_kinds_are_one_after_the_other(prunes):
             layers,
             x,
             [functions[kind] for kind in kinds],
-            **{"remat": "none", "unroll": False} | options,
-            activations=None,
+            Runtime(**options),
+            positions,
             rows=rows,
             dropout=None,
-            output_positions=positions,
         )
         return jnp.sin(y).sum(), y
 
