@@ -54,7 +54,7 @@ def find_targets(
             target,
             ranks=tuple(ranks.get(name, settings.r) if name in chosen else 0 for name in target.modules),
             alphas=tuple(float(alphas.get(name, settings.alpha)) for name in target.modules),
-            reads_input=not inputs.isdisjoint(target.modules),
+            reads_input=_reads_input(target, chosen, inputs),
         )
         for target in candidates
         if not chosen.isdisjoint(target.modules)
@@ -70,6 +70,18 @@ def find_targets(
             "some of config.adapter.target_modules"
         )
     return targets
+
+
+def _reads_input(target: Target, chosen: set[str], inputs: set[str]) -> bool:
+    """Returns whether inputs of a target are scaled; raises `UserError` if those of some of its layers alone are."""
+    adapted = chosen.intersection(target.modules)
+    scaled, others = adapted & inputs, adapted - inputs
+    if scaled and others:
+        raise UserError(
+            f"config.adapter.feedforward_modules names {min(scaled)}, but not {min(others)}, which also gets an "
+            "adapter; expected the same for all layers that get adapters: name them all, or none"
+        )
+    return bool(scaled)
 
 
 def _list_linears(
