@@ -77,14 +77,19 @@ class Method:
       trains_biases: whether all biases of the backbone are trained.
       initialize: sets what follows from the kernels of a target's linear layers, once these are loaded; None if nothing
         does.
-      can_merge: whether a linear layer alone can compute what it computes with its adapter.
+      adapter: the class of its adapters; None if the method adds none.
     """
 
     make: Callable[[Sequence[Linear], Target, AdapterSettings, nnx.Rngs], Sequence[nnx.Module]] | None = None
     list_targets: Callable[[AdapterSettings, Mapping[str, Sequence[str]]], Sequence[str]] = lambda *_: ()
     trains_biases: bool = False
     initialize: Callable[[Sequence[Linear], Target, AdapterSettings], None] | None = None
-    can_merge: bool = True
+    adapter: type[nnx.Module] | None = None
+
+    @property
+    def can_merge(self) -> bool:
+        """Returns whether a linear layer alone can compute what it computes with its adapter, which has a `merge`."""
+        return self.adapter is None or hasattr(self.adapter, "merge")
 
 
 def make_constant(value: jax.Array, axes: tuple[str | None, ...] = ()) -> nnx.Param[jax.Array]:

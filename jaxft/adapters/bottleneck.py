@@ -80,4 +80,4 @@ def list_targets(settings: AdapterSettings, presets: Mapping[str, Sequence[str]]
     return PLACEMENTS[settings.placement]
 
 
-METHOD = Method(make=make, list_targets=list_targets, can_merge=False)
+METHOD = Method(make=make, list_targets=list_targets, adapter=Bottleneck)

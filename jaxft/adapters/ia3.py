@@ -67,4 +67,4 @@ def make(linears: Sequence[Linear], target: Target, settings: AdapterSettings, r
     ]
 
 
-METHOD = Method(make=make, list_targets=lambda settings, presets: presets["ia3"])
+METHOD = Method(make=make, list_targets=lambda settings, presets: presets["ia3"], adapter=IA3)

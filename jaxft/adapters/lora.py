@@ -204,4 +204,5 @@ METHOD = Method(
     make=make,
     list_targets=lambda settings, presets: presets["lora"],
     initialize=initialize,
+    adapter=LoRA,
 )

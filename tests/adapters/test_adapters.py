@@ -55,7 +55,7 @@ def network(settings: dict, name: str = "bert", **runtime):
     adapter.check()
     plan = None
     if adapter.is_used:
-        table = family.table_with_head(HeadKind.TOKEN)
+        table = family.table_with_head(HeadKind.TOKEN, shape)
         plan = functools.partial(plan_adapters, adapter, family.adapter_targets, table)
     config = test_step.config_with()
     return make_network(test_step.network().task, shape, Runtime(**runtime), make_mesh(config), plan)
@@ -119,6 +119,7 @@ def test_new_adapters_change_nothing_and_merged_ones_compute_the_same(settings, 
     trained = trained_parameters(net)
     changed = logits(net, trained, arrays)
     assert np.abs(changed - logits(plain, base, arrays)).max() > 1e-3
+    assert net.adapters.method.can_merge == (settings != "bottleneck")
     if settings == "bottleneck":
         with pytest.raises(UserError, match="Bottleneck cannot be merged into the weights"):
             merge_parameters(net.graphdef, trained)
@@ -212,6 +213,22 @@ def test_steps_train_adapters_and_the_head_alone():
         (
             {"method": "ia3", "target_modules": ("query",), "feedforward_modules": ("output.dense",)},
             "feedforward_modules=.*: none of them gets an adapter",
+        ),
+        (
+            {
+                "method": "ia3",
+                "target_modules": ("query", "layer.1.output.dense"),
+                "feedforward_modules": (r"layer\.0\.output\.dense",),
+            },
+            "feedforward_modules=.*: none of them gets an adapter",
+        ),
+        (
+            {
+                "method": "ia3",
+                "target_modules": ("query",),
+                "feedforward_modules": (r"layer\.1\..*query",),
+            },
+            r"feedforward_modules names .*layer\.1\..*query, but not .*layer\.0\..*query, which also gets an adapter",
         ),
         ({"method": "ia3", "r": 4}, "config.adapter.r=4 is a setting of lora and bottleneck; this run's"),
         (
