@@ -78,18 +78,24 @@ def with_terms(function, arrays, terms, segment_ids):
 
 
 *expected, term_gradients = jax.jit(functools.partial(with_terms, dense_attention))(arrays, terms, ids)
-for sizes in ((2, 2, 2), (1, 8, 1), (1, 2, 3), (4, 1, 1)):
-    for blocks in (None, Blocks(64, 4)):
-        # What a kernel can't compute, as a bias, is dense attention's.
-        name = {(4, 1, 1): "flash", (2, 2, 2): "chunked"}.get(sizes, "dense")
-        function = make_attention(name, mesh_of(*sizes), blocks)
-        *actual, our_term_gradients = jax.jit(functools.partial(with_terms, function))(arrays, terms, ids)
-        differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(actual, expected, strict=True)]
-        differences += [a - b for a, b in zip(our_term_gradients, term_gradients, strict=True)]
-        errors += [float(abs(difference).max()) for difference in differences]
+# What a kernel can't compute, as a bias, is dense attention's.
+blocks, is_sweep = Blocks(64, 4), sys.argv[2] == "sweep"
+cases = [("chunked", (2, 2, 2), blocks), ("dense", (1, 2, 3), blocks), ("flash", (4, 1, 1), None)]
+if is_sweep:
+    cases += [("chunked", (2, 2, 2), None), ("dense", (1, 2, 3), None), ("flash", (4, 1, 1), blocks)]
+    cases += [("dense", (1, 8, 1), None), ("dense", (1, 8, 1), blocks)]
+for name, sizes, blocks in cases:
+    function = make_attention(name, mesh_of(*sizes), blocks)
+    *actual, our_term_gradients = jax.jit(functools.partial(with_terms, function))(arrays, terms, ids)
+    differences = [(a - b).reshape(*ids.shape, -1)[ids > 0] for a, b in zip(actual, expected, strict=True)]
+    differences += [a - b for a, b in zip(our_term_gradients, term_gradients, strict=True)]
+    errors += [float(abs(difference).max()) for difference in differences]
 
 test_step.LENGTH, losses = length, {}
-for name, mesh in ("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2)), ("flash", mesh_of(1, 1, 4)):
+runs = [("dense", mesh_of(1, 1, 1)), ("flash", mesh_of(2, 1, 2))]
+if is_sweep:
+    runs.append(("flash", mesh_of(1, 1, 4)))
+for name, mesh in runs:
     shape = dataclasses.replace(test_step.SHAPE, max_positions=length)
     net = make_network(test_step.network().task, shape, Runtime(attention=name), mesh)
     trainer = make_trainer(net, test_step.config_with(**test_step.SMOOTH), total=10, warmup=0)
@@ -104,17 +110,19 @@ print(json.dumps({"errors": errors, "losses": losses}))
 """
 
 
-def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices):
+@pytest.mark.parametrize("extent", ["short", pytest.param("sweep", marks=pytest.mark.sweep)])
+def test_kernels_over_a_mesh_compute_what_dense_does_on_one_device(on_eight_devices, extent):
     """Compares splash, chunked and dense attention by values and gradients, those of relative terms too.
 
     Flash is compared by train steps with dropout.
 
-    Heads divide over `tensor`, and don't. Splash and flash are interpreted.
+    Heads divide over `tensor`, and don't. Splash and flash are interpreted. The sweep has each mesh with blocks and
+    without, and flash where heads don't divide.
     """
-    output = on_eight_devices(SCRIPT)
-    assert len(output["errors"]) == 4 + 2 * 4 * 7 and max(output["errors"]) < 1e-5
+    output = on_eight_devices(SCRIPT, extent)
+    assert len(output["errors"]) == 4 + {"short": 3, "sweep": 8}[extent] * 7 and max(output["errors"]) < 1e-5
     expected, *losses = output["losses"].values()
-    assert len(losses) == 2
-    for ours, theirs in zip(sum(losses, []), expected * 2, strict=True):
+    assert len(losses) == {"short": 1, "sweep": 2}[extent]
+    for ours, theirs in zip(sum(losses, []), expected * len(losses), strict=True):
         assert ours[0] == pytest.approx(theirs[0], abs=1e-5)
         assert ours[1] == pytest.approx(theirs[1], rel=1e-4)
