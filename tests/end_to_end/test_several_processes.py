@@ -447,7 +447,7 @@ def test_what_several_processes_save_one_goes_on_with(
     assert max(abs(actual_losses[step] - expected_losses[step]) for step in expected_losses) < 1e-5
 
 
-def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_bert, tmp_path):
+def test_processes_that_differ_are_named_with_what_differs(train, corpus, tmp_path):
     """Settings and packages first; then data, which each reads from a folder of its own."""
     ends, _ = train(tmp_path / "settings", differing=["--config.optim.lr=0.02", "other-optax"])
     for index, (code, _, stderr) in enumerate(ends):
@@ -473,25 +473,31 @@ def test_processes_that_differ_are_named_with_what_differs(train, corpus, tiny_b
             r"process 1 \(.+\) differs from .*: test data is '\w{12}...', not '.*; train data is '", stderr
         )
 
-    # Weights to start from, each of a folder of its own.
-    for index in range(2):
-        for name in ("train", "test"):
-            shutil.copy(corpus[name], tmp_path / str(index) / f"{name}.conll")
-        copy = shutil.copytree(tiny_bert, tmp_path / str(index) / "bert")
-        tensors = load_file(copy / "model.safetensors")
-        save_file({name: value + index for name, value in tensors.items()}, copy / "model.safetensors")
-    ends, _ = train(tmp_path / "weights", more=[*more, "--config.model.checkpoint=bert"], folders=folders)
-    for code, _, stderr in ends:
-        assert code == EXIT_USER_ERROR and re.search(
-            r"process 1 \(.+\) differs from .*: pretrained weights is '\w{8}', not '\w{8}'", stderr
-        ), stderr
-
     (tmp_path / "1" / "train.conll").unlink()
     ends, seconds = train(tmp_path / "missing", more=more, folders=folders)
     assert [code for code, _, _ in ends] == [EXIT_USER_ERROR, EXIT_USER_ERROR]
     assert re.match(r"error: process 1: train.conll", ends[1][2]), ends[1][2]
     assert re.match(r"error: process 0 stops: process 1 \(.+\) failed: train.conll", ends[0][2]), ends[0][2]
     assert seconds < 60
+
+
+@pytest.mark.sweep
+def test_processes_that_start_from_other_weights_are_named(train, corpus, tiny_bert, tmp_path):
+    folders = [tmp_path / "0", tmp_path / "1"]
+    for index, folder in enumerate(folders):
+        folder.mkdir()
+        for name in ("train", "test"):
+            shutil.copy(corpus[name], folder / f"{name}.conll")
+        copy = shutil.copytree(tiny_bert, folder / "bert")
+        tensors = load_file(copy / "model.safetensors")
+        save_file({name: value + index for name, value in tensors.items()}, copy / "model.safetensors")
+    more = ["--config.data.train=train.conll", "--config.data.test=test.conll"]
+    more += ["--config.model.checkpoint=bert"]
+    ends, _ = train(tmp_path / "run", more=more, folders=folders)
+    for code, _, stderr in ends:
+        assert code == EXIT_USER_ERROR and re.search(
+            r"process 1 \(.+\) differs from .*: pretrained weights is '\w{8}', not '\w{8}'", stderr
+        ), stderr
 
 
 def test_two_processes_generate_what_one_does(processes, command, tiny_gpt2, tmp_path):
