@@ -2,7 +2,7 @@
 
 Here, tensors have the names that they would have in the model without adapters, such as
 `bert.encoder.layer.0.attention.self.query.lora_A.weight` or `classifier.weight`. In the file they begin with
-`base_model.model.`, and those of methods that train a prompt with `base_model.`.
+`base_model.model.`.
 """
 
 import re
@@ -24,7 +24,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 MODEL_CONFIG = "config.json"  # that of the model with its labels, if whoever wrote the adapter added it
-PROMPT_METHODS = ("PREFIX_TUNING", "PROMPT_TUNING")
+PREFIX = "base_model.model."
 
 
 class AdapterFiles(NamedTuple):
@@ -41,27 +41,21 @@ class AdapterFiles(NamedTuple):
     tensors: Mapping[str, np.ndarray]
 
 
-def read_adapter_config(address: str) -> tuple[Path, dict[str, Any]]:
-    """Returns the folder of an adapter and its adapter_config.json.
+def read_adapter(address: str) -> AdapterFiles:
+    """Opens the adapter at an address.
 
     Args:
       address: a local folder, one in an object store, or a hub id, perhaps with `@REVISION`.
 
     Raises:
-      UserError: there is no adapter, or its config is damaged.
+      UserError: there is no adapter, its config is damaged, or its tensors are unusable.
     """
-    folder = resolve_address(address, weights=(CONFIG, WEIGHTS))
+    folder = resolve_address(address, weights=(CONFIG, WEIGHTS), setting="config.adapter.init_from")
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: has no {CONFIG}; expected the folder of an adapter in PEFT's layout")
     config = read_json_object(folder / CONFIG)
     if not isinstance(config.get("peft_type"), str):
         raise UserError(f"{folder / CONFIG}: has no 'peft_type'; expected the name of a method, such as LORA")
-    return folder, config
-
-
-def read_adapter(address: str) -> AdapterFiles:
-    """Opens the adapter at an address; see `read_adapter_config`. Raises `UserError` for tensors that are unusable."""
-    folder, config = read_adapter_config(address)
     path = folder / WEIGHTS
     if not path.is_file():
         pickle = f"only {PICKLE}, a pickle, which is never loaded" if (folder / PICKLE).is_file() else "none"
@@ -72,7 +66,7 @@ def read_adapter(address: str) -> AdapterFiles:
         # PEFT also writes what a trained module held before, and with `bias` all of its biases twice.
         if re.search(r"\.(original_module|modules_to_save)\.", name):
             continue
-        names[re.sub(r"^base_model\.(model\.)?", "", name).replace(".base_layer.", ".")] = name
+        names[name.removeprefix(PREFIX).replace(".base_layer.", ".")] = name
     return AdapterFiles(folder, config, _Renamed(stored, names))
 
 
@@ -109,11 +103,7 @@ def write_adapter_folder(
     Raises:
       UserError: `folder` exists and is not empty, or cannot be written.
     """
-    prefix = "base_model." if config["peft_type"] in PROMPT_METHODS else "base_model.model."
-    named = {
-        name if name == "prompt_embeddings" else prefix + name: np.ascontiguousarray(tensor)
-        for name, tensor in tensors.items()
-    }
+    named = {PREFIX + name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     with new_folder(folder) as unfinished:
         save_file(named, unfinished / WEIGHTS, metadata={"format": "pt"})
         write_json(unfinished / CONFIG, dict(config))

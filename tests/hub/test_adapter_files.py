@@ -10,20 +10,14 @@ from jaxft.errors import UserError
 from jaxft.hub.adapter_files import read_adapter, write_adapter_folder
 
 
-@pytest.mark.parametrize(
-    ("method", "prefix"), [("LORA", "base_model.model."), ("PROMPT_TUNING", "base_model.")]
-)
-def test_names_have_pefts_prefix_and_come_back_without_it(tmp_path, method, prefix):
-    tensors = {"classifier.weight": np.ones((2, 3), np.float32), "prompt_embeddings": np.zeros((1, 3))}
+def test_names_have_pefts_prefix_and_come_back_without_it(tmp_path):
+    tensors = {"classifier.weight": np.ones((2, 3), np.float32)}
     folder = tmp_path / "adapter"
-    write_adapter_folder(folder, tensors, {"peft_type": method}, lambda path: (path / "README.md").touch())
-    assert load_file(folder / "adapter_model.safetensors").keys() == {
-        f"{prefix}classifier.weight",
-        "prompt_embeddings",
-    }
+    write_adapter_folder(folder, tensors, {"peft_type": "LORA"}, lambda path: (path / "README.md").touch())
+    assert load_file(folder / "adapter_model.safetensors").keys() == {"base_model.model.classifier.weight"}
     assert (folder / "README.md").exists()
     adapter = read_adapter(str(folder))
-    assert adapter.config == {"peft_type": method} and adapter.tensors.keys() == tensors.keys()
+    assert adapter.config == {"peft_type": "LORA"} and adapter.tensors.keys() == tensors.keys()
     np.testing.assert_array_equal(adapter.tensors["classifier.weight"], tensors["classifier.weight"])
 
 
@@ -36,6 +30,8 @@ def test_biases_of_adapted_modules_have_their_names_and_copies_are_left_out(tmp_
 
 
 def test_a_folder_without_an_adapter_says_what_it_lacks(tmp_path):
+    with pytest.raises(UserError, match=r"'no-adapter': no such .* its path as config\.adapter\.init_from;"):
+        read_adapter("no-adapter")
     with pytest.raises(UserError, match="has no adapter_config.json; expected the folder of an adapter"):
         read_adapter(str(tmp_path))
     (tmp_path / "adapter_config.json").write_text("{}")
