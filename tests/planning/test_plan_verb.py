@@ -22,35 +22,51 @@ def test_an_estimate_in_words(estimates):
         assert words in text, words
 
 
-def test_sweep_and_scale(plans):
-    swept, scaled = plans(
-        ["--topology", "cpu:2", "--json", "--sweep", "--chip", "v5e"],
-        ["--scale", "cpu:1,cpu:2", "--rows_per_device", 4, "--config.mesh.data=1", "--config.mesh.fsdp=-1"],
-    )
-    swept = json.loads(swept["out"])
+@pytest.fixture(scope="module")
+def comparisons(plans):
+    """Plans that compare, by name; those with little memory compile what the others did."""
+    sweep = ["--topology", "cpu:2", "--sweep", "--chip", "v5e"]
+    scale = [
+        "--scale",
+        "cpu:1,cpu:2",
+        "--rows_per_device",
+        4,
+        "--config.mesh.data=1",
+        "--config.mesh.fsdp=-1",
+    ]
+    single, little = ["--topology", "cpu:1", "--sweep"], ["--memory_gib", 1e-4]
+    flags = {
+        "padded": [*CPU, "--chip", "v5e", "--padding", 0.5],  # first: starts JAX with eight
+        "swept": [*sweep, "--json"],
+        "scaled": scale,
+        "swept in little": [*single, *little, "--json"],
+        "scaled in little": [*scale, *little],
+        "in little, in words": [*single, *little],
+    }
+    return dict(zip(flags, plans(*flags.values()), strict=True))
+
+
+def test_sweep_and_scale(comparisons):
+    swept = json.loads(comparisons["swept"]["out"])
     assert [tuple(plan["mesh"].values()) for plan in swept["plans"]] == [(1, 2, 1), (2, 1, 1), (1, 1, 2)]
     best = next(plan for plan in swept["plans"] if plan["mesh"] == swept["recommended"])
     assert best["roofline_s"] <= 1.02 * min(plan["roofline_s"] for plan in swept["plans"])
-    lines = scaled["out"].splitlines()
+    lines = comparisons["scaled"]["out"].splitlines()
     assert lines[2].startswith("| cpu:1 | 1 x 1 x 1 | 4 |") and lines[3].startswith(
         "| cpu:2 | 1 x 2 x 1 | 8 |"
     )
 
 
-def test_exit_codes_where_nothing_fits_and_what_padding_costs(plans, estimates):
-    little = ["--memory_gib", 1e-4]
-    padded, swept, scaled, swept_in_words = plans(
-        [*CPU, "--chip", "v5e", "--padding", 0.5],  # first: starts JAX with eight
-        ["--topology", "cpu:1", "--json", "--sweep", *little],
-        ["--scale", "cpu:1,cpu:2", "--rows_per_device", 4, "--config.mesh.data=-1", *little],
-        ["--topology", "cpu:1", "--sweep", *little],
-    )
-    assert [plan["code"] for plan in (swept, scaled, swept_in_words, padded)] == [4, 4, 4, 0]
-    swept = json.loads(swept["out"])
+def test_exit_codes_where_nothing_fits_and_what_padding_costs(comparisons, estimates):
+    codes = {name: plan["code"] for name, plan in comparisons.items()}
+    assert codes == {name: 4 if "little" in name else 0 for name in comparisons}
+    swept = json.loads(comparisons["swept in little"]["out"])
     assert swept["recommended"] is None and [plan["fits"] for plan in swept["plans"]] == [False]
-    assert scaled["out"].count("| no |") == 2
-    assert "none fits; jaxft plan with" in swept_in_words["out"]
-    padded = json.loads(padded["out"])  # half of the computed slots hold tokens, in the same time
+    assert comparisons["scaled in little"]["out"].count("| no |") == 2
+    assert "none fits; jaxft plan with" in comparisons["in little, in words"]["out"]
+    padded = json.loads(
+        comparisons["padded"]["out"]
+    )  # half of the computed slots hold tokens, in the same time
     assert padded["mfu"] == pytest.approx(estimates["data"]["mfu"] / 2)
     assert padded["roofline_s"] == pytest.approx(estimates["data"]["roofline_s"])
 
