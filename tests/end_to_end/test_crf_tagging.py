@@ -113,6 +113,7 @@ def test_predict_and_evaluate(finished, flags, tmp_path):
     assert metrics == pytest.approx(summary["dev"], rel=1e-5)
 
 
+@pytest.mark.sweep  # the loader and the state are those of test_resume
 def test_a_stopped_run_ends_bit_identically(finished, load, tmp_path, monkeypatch):
     assert_a_stopped_run_ends_bit_identically(load(), finished[0], tmp_path / "run", monkeypatch, at=22)
 

@@ -87,6 +87,7 @@ def test_a_run_keeps_the_labels_and_scores_them_as_scikit_learn_does(finished, f
     assert not (workdir / "errors").exists()
 
 
+@pytest.mark.sweep  # the loader and the state are those of test_resume
 def test_a_stopped_run_ends_bit_identically(finished, flags, tmp_path, monkeypatch):
     config = load_settings(flags[1], flags[0])
     assert_a_stopped_run_ends_bit_identically(config, finished[0], tmp_path / "run", monkeypatch, at=40)

@@ -136,6 +136,7 @@ def test_it_learns_and_tells_what_it_found(trained, folder):
     assert len(errors) == 60 - right == sum(evaluation["errors"].values())
 
 
+@pytest.mark.sweep  # the loader and the state are those of test_resume
 def test_a_stopped_run_ends_bit_identically(trained, tmp_path, monkeypatch):
     workdir, config, _ = trained
     assert_a_stopped_run_ends_bit_identically(config, workdir, tmp_path / "run", monkeypatch, at=70)

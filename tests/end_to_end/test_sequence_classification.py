@@ -199,6 +199,7 @@ def test_numbers_are_learnt_in_their_own_scale(number):
     assert summary["test"]["mse"] / 50**2 == pytest.approx(summary["test"]["loss"], rel=1e-4)
 
 
+@pytest.mark.sweep  # the loader and the state are those of test_resume
 def test_a_stopped_run_ends_bit_identically(single, tmp_path, monkeypatch):
     workdir, config, _ = single
     assert_a_stopped_run_ends_bit_identically(config, workdir, tmp_path / "run", monkeypatch, at=45)
