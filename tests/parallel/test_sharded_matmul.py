@@ -5,6 +5,7 @@ import pytest
 SCRIPT = """
 import functools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +30,12 @@ def results(x, kernel, target, layout, fsdp_dimension):
     return *products, *gradients
 
 
+MESHES = (1, 8, 1), (2, 2, 2), (1, 3, 1)
+if sys.argv[2] == "sweep":
+    MESHES += (2, 4, 1), (1, 4, 2), (8, 1, 1)
 for one_stage in (8, 1):
     module.ONE_STAGE = {"cpu": one_stage}
-    for sizes in ((1, 8, 1), (2, 4, 1), (2, 2, 2), (1, 4, 2), (1, 3, 1), (8, 1, 1)):
+    for sizes in MESHES:
         devices = np.asarray(jax.devices())[: int(np.prod(sizes))].reshape(sizes)
         place = NamedSharding(Mesh(devices, ("data", "fsdp", "tensor")), PartitionSpec(("data", "fsdp")))
         layout = ActivationLayout(place, regathers=one_stage == 1)
@@ -68,15 +72,17 @@ print(json.dumps([comparisons, orders]))
 """
 
 
-@pytest.fixture(scope="module")
-def script_output(on_eight_devices):
-    return on_eight_devices(SCRIPT)
+@pytest.fixture(scope="module", params=["short", pytest.param("sweep", marks=pytest.mark.sweep)])
+def script_output(on_eight_devices, request):
+    """The sweep has twice as many meshes."""
+    comparisons, orders = on_eight_devices(SCRIPT, request.param)
+    assert len(comparisons) == 2 * {"short": 3, "sweep": 6}[request.param] * 4 * 2
+    return comparisons, orders
 
 
 def test_a_product_is_the_same_over_any_mesh(script_output):
     """Compares to the bit, in one stage and in two, by rows and by columns of the kernel; also if nothing divides."""
     comparisons, _ = script_output
-    assert len(comparisons) == 2 * 6 * 4 * 2
     assert [comparison for comparison in comparisons if comparison[-1] != [True] * 5] == []
 
 

@@ -216,7 +216,11 @@ def test_it_learns_from_earlier_words_and_torch_agrees(
 
 
 @pytest.mark.parametrize(
-    "changed", [{"model__pool": "mean"}, {"model__problem_type": "regression", "eval__metric": "mse"}]
+    "changed",
+    [
+        {"model__pool": "mean"},
+        pytest.param({"model__problem_type": "regression", "eval__metric": "mse"}, marks=pytest.mark.sweep),
+    ],
 )
 def test_without_a_class_in_transformers_backbone_and_head_are_exported(
     checkpoint, tmp_path, capsys, changed

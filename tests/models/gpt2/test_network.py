@@ -78,6 +78,7 @@ def test_a_position_knows_nothing_of_later_ones():
     assert (np.abs(before[:, 6] - after[:, 6]).max(axis=-1) > 0.01).all()
 
 
+@pytest.mark.sweep  # the stack of layers is BERT's, whose test it is too
 def test_scan_unrolled_and_every_remat_policy_agree_and_remat_saves_memory():
     """Dropout is on: the masks that the backward pass computes again must be the forward pass's."""
     assert_scan_and_remat_agree(compiled, split()[1], atol=5e-5)
