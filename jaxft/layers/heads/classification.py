@@ -1,13 +1,12 @@
 """Defines the head that scores labels: for a vector of each token, or for one of each text."""
 
 import dataclasses
-from collections.abc import Callable
 
 import jax
 from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
-from jaxft.layers.dropout import HEAD_SITE
+from jaxft.layers.dropout import HEAD_SITE, DropoutSeed, apply_dropout
 from jaxft.layers.linear import Linear
 from jaxft.layers.norm import LayerNorm
 from jaxft.layers.precision import widen
@@ -21,7 +20,7 @@ class HeadForm:
       activation: a key of `ACTIVATIONS`, which follows a dense layer before the output layer; None if there is no dense
         layer.
       norm_epsilon: the epsilon of a LayerNorm after the activation; None if there is no norm.
-      input_dropout: the rate of dropout before the dense layer; None for the head's rate.
+      input_dropout: the rate of dropout before the dense layer; None for that of the output layer.
       has_bias: whether the output layer has a bias.
       has_dense_bias: whether the dense layer has one.
       has_norm_bias: whether the norm has one.
@@ -63,16 +62,21 @@ class ClassificationHead(Linear):
         self.form = form
 
     def __call__(  # type: ignore[override]  # a head is called with dropout, its output layer without
-        self, x: jax.Array, drop: Callable[[jax.Array, int, float | None], jax.Array]
+        self, x: jax.Array, rate: float, seed: DropoutSeed | None, *, rows: int
     ) -> jax.Array:
-        """Returns the scores of each vector, `[N, D] -> [N, C]`; `drop(x, site, rate)` applies dropout.
+        """Returns the scores of each vector, `[N, C]`.
 
-        The rate None stands for the head's.
+        Args:
+          x: `[N, D]`, the vectors of R rows.
+          rate: the rate of dropout before the output layer.
+          seed: the seed of dropout; None for no dropout.
+          rows: R.
         """
         site, form = HEAD_SITE, self.form
         if form.activation:
-            x = drop(x, site, form.input_dropout)
+            input_rate = rate if form.input_dropout is None else form.input_dropout
+            x = apply_dropout(x, input_rate, seed, site, rows=rows)
             x = ACTIVATIONS[form.activation](self.dense(widen(x)))
             x = x if form.norm_epsilon is None else self.norm(x)
             site += 1
-        return super().__call__(widen(drop(x, site, None)))
+        return super().__call__(widen(apply_dropout(x, rate, seed, site, rows=rows)))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.backbone import Backbone, PooledBackbone
 from jaxft.layers.heads.classification import PLAIN_FORM, ClassificationHead, HeadForm
 from jaxft.layers.heads.segment_max import segment_max
@@ -68,11 +68,8 @@ class SequenceClassifier(nnx.Module):
             x = self._select_states(inputs, starts, member, dropout)
         else:
             x = self._pool_segments(inputs, starts, member, dropout)
-
-        def drop(x: jax.Array, site: int, rate: float | None) -> jax.Array:
-            return apply_dropout(x, self.rate if rate is None else rate, dropout, site, rows=rows)
-
-        return self.head(x.reshape(rows * segments, -1), drop).reshape(rows, segments, -1)
+        scores = self.head(x.reshape(rows * segments, -1), self.rate, dropout, rows=rows)
+        return scores.reshape(rows, segments, -1)
 
     def _select_states(
         self, inputs: Inputs, starts: jax.Array, member: jax.Array, dropout: DropoutSeed | None

@@ -3,7 +3,7 @@
 import jax
 from flax import nnx
 
-from jaxft.layers.dropout import DropoutSeed, apply_dropout
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.heads.classification import PLAIN_FORM, ClassificationHead, HeadForm
 from jaxft.layers.inputs import Inputs
@@ -50,8 +50,5 @@ class TokenClassifier(nnx.Module):
         """
         x = self.backbone(inputs, dropout)
         rows, length, size = x.shape
-
-        def drop(x: jax.Array, site: int, rate: float | None) -> jax.Array:
-            return apply_dropout(x, self.rate if rate is None else rate, dropout, site, rows=rows)
-
-        return self.head(x.reshape(rows * length, size), drop).reshape(rows, length, -1)
+        scores = self.head(x.reshape(rows * length, size), self.rate, dropout, rows=rows)
+        return scores.reshape(rows, length, -1)
