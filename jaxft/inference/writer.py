@@ -35,7 +35,7 @@ from jaxft.layers.heads.backbone import Backbone, LanguageBackbone
 from jaxft.layers.heads.next_token import LanguageModel
 from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
-from jaxft.models.registry import family_of, make_backbone, make_decoder
+from jaxft.models.registry import family_of, make_backbone, make_decoder, read_model_config
 from jaxft.parallel import processes
 from jaxft.parallel.mesh import replicate_locally
 from jaxft.tasks.registry import generates_text
@@ -261,13 +261,13 @@ def make_checkpoint_writer(address: str) -> Writer:
     folder = resolve_address(address)
     dtype = "float32" if jax.default_backend() == "cpu" else "bfloat16"
     hf_config = read_config(folder)
-    family, runtime = family_of(hf_config), Runtime(dtype=jnp.dtype(dtype))
-    config = family.config_class.from_hf(hf_config)
+    config, runtime = read_model_config(hf_config), Runtime(dtype=jnp.dtype(dtype))
     make_decoder(config)  # raises an error before the weights are read
     tokenizer = load_tokenizer(folder)
     graph, state = nnx.split(nnx.eval_shape(lambda: _make_language_model(config, runtime)))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    parameters, _ = load_weights(family.table, open_tensors(folder), abstract, source=str(folder))
+    table = family_of(hf_config).table
+    parameters, _ = load_weights(table, open_tensors(folder), abstract, source=str(folder))
     return Writer(nnx.merge(graph, parameter_paths.unflatten(parameters)).backbone, tokenizer)
 
 

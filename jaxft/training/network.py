@@ -30,7 +30,7 @@ from jaxft.layers.runtime import Runtime
 from jaxft.layers.transformer.layer_stacks import is_stack
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
-from jaxft.models.registry import family_of
+from jaxft.models.registry import family_of, read_model_config
 from jaxft.parallel.mesh import BATCH_SPEC, ParameterAxes, put_array, with_shardings
 from jaxft.tasks.base import Task
 from jaxft.tasks.registry import head_kind
@@ -306,7 +306,7 @@ def _load_pretrained(
     family = family_of(checkpoint.hf_config)
     table = family.table_with_head(kind, net.model_config)
     tensors = open_tensors(folder) if checkpoint.reader is None else checkpoint.reader.open()
-    stored_words = family.config_class.from_hf(read_config(folder)).vocab_size
+    stored_words = read_model_config(read_config(folder)).vocab_size
     word_axes = {net.vocabulary: 0}
     if net.task.predicts_tokens:
         word_axes |= {name: -1 for name in WORD_PARAMETERS if name in abstract}
