@@ -53,7 +53,8 @@ def count_products(name: str, length: int, visibility: Visibility, relative_prod
     These are the keys and values that the implementation computes for a query of the longest segment, seen or not, and
     the positions of relative products, whether they are multiplied with queries or with keys. What the backward pass
     computes again is not counted, and causal attention counts as if it saw later positions, as in Chowdhery et al.
-    (2022), appendix B.
+    (2022), appendix B. Rows in blocks, which `make_attention` may compute by other means, count as if they had none,
+    like the rows of `jaxft plan`.
 
     Args:
       name: the implementation.
