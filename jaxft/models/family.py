@@ -96,15 +96,9 @@ class Family:
         head = self.heads[kind]
         return head if head.configure is None else dataclasses.replace(head, **head.configure(config))
 
-    def table_with_head(self, kind: HeadKind, config: ModelConfig | None = None) -> WeightTable:
-        """Returns the table of a network with a head.
-
-        Args:
-          kind: the head's.
-          config: the shape of the network; None if its rules are those of all shapes.
-        """
-        head = self.heads[kind] if config is None else self.head(kind, config)
-        return dataclasses.replace(self.table, rules=[*self.table.rules, *head.rules])
+    def table_with_head(self, kind: HeadKind, config: ModelConfig) -> WeightTable:
+        """Returns the table of a network of the shape `config` with a kind of head."""
+        return dataclasses.replace(self.table, rules=[*self.table.rules, *self.head(kind, config).rules])
 
     def shared_head_rules(self, kind: HeadKind, config: ModelConfig) -> list[WeightRule]:
         """Returns the rules of a kind of head for tensors that the heads for labels share with that of pretraining."""

@@ -93,7 +93,7 @@ def make_ours(
 ) -> Ours:
     """Returns our model with the tensors of a base model, and new adapters."""
     family = FAMILIES[config.model_type]
-    table = family.table_with_head(kind)
+    table = family.table_with_head(kind, config)
     task, graph, abstract = torch_parity.make_abstract(config, kind, Runtime(np.dtype(dtype)))
     weights, _ = load_weights(table, base, abstract)
     model = nnx.merge(graph, parameter_paths.unflatten(weights))
@@ -113,7 +113,7 @@ def load_ours(
     adapter = read_adapter(str(folder))
     settings = Adapter(**peft_files.read_settings(adapter))
     ours = make_ours(config, kind, base, settings, dtype)
-    table = FAMILIES[config.model_type].table_with_head(kind)
+    table = FAMILIES[config.model_type].table_with_head(kind, config)
     loaded, _ = peft_files.load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
     ours.parameters |= loaded
     return ours
@@ -127,7 +127,7 @@ def save_ours(config: ModelConfig, kind: HeadKind, ours: Ours, folder: pathlib.P
         for path, value in ours.parameters.items()
         if path not in base or ours.plan.trains(path, ours.roles[path])
     }
-    table = FAMILIES[config.model_type].table_with_head(kind)
+    table = FAMILIES[config.model_type].table_with_head(kind, config)
     tensors, adapter_config = peft_files.save_adapter(ours.plan, table, trained, kind)
     write_adapter_folder(folder, tensors, adapter_config, lambda _: None)
     return folder

@@ -168,6 +168,6 @@ def test_an_adapter_of_another_model_is_refused(changes, message):
     base = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     settings = Adapter(**read_settings(adapter))
     ours = peft_parity.make_ours(config, HeadKind.TOKEN, base, settings, "float32")
-    table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN)
+    table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN, config)
     with pytest.raises(UserError, match=message):
         load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)

@@ -88,7 +88,7 @@ def network(name, config, mesh):
     plan = None
     if config.adapter.is_used:
         family = FAMILIES["gpt2" if name.endswith("gpt2") else "bert"]
-        table = family.table_with_head(HeadKind.TOKEN)
+        table = family.table_with_head(HeadKind.TOKEN, shape)
         plan = functools.partial(plan_adapters, config.adapter, family.adapter_targets, table)
     return make_network(task, shape, runtime, mesh, plan)
 

@@ -18,7 +18,7 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.token import TokenClassifier
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.runtime import PLAIN_RUNTIME
-from jaxft.models.registry import family_of, make_backbone
+from jaxft.models.registry import family_of, make_backbone, read_model_config
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
@@ -49,13 +49,13 @@ def save_torch(model, folder):
 
 def load_token_classifier(folder, labels=LABELS, new=()):
     """Returns (graph, parameters by path, report) of a token classifier with a folder's weights."""
-    config = read_config(folder)
-    family = family_of(config)
+    hf_config = read_config(folder)
+    family, config = family_of(hf_config), read_model_config(hf_config)
 
     def make():
         rngs = nnx.Rngs(0)
         return TokenClassifier(
-            make_backbone(family.config_class.from_hf(config), PLAIN_RUNTIME, rngs=rngs),
+            make_backbone(config, PLAIN_RUNTIME, rngs=rngs),
             num_labels=len(labels),
             dropout=0.0,
             initializer_range=0.02,
@@ -64,9 +64,8 @@ def load_token_classifier(folder, labels=LABELS, new=()):
 
     graph, state = nnx.split(nnx.eval_shape(make))
     abstract = parameter_paths.flatten(nnx.to_pure_dict(state))
-    return graph, *load_weights(
-        family.table_with_head(HeadKind.TOKEN), open_tensors(folder), abstract, new=new, source=str(folder)
-    )
+    table = family.table_with_head(HeadKind.TOKEN, config)
+    return graph, *load_weights(table, open_tensors(folder), abstract, new=new, source=str(folder))
 
 
 def random_batch(config, rows=3, length=11, seed=0):
@@ -117,7 +116,7 @@ def assert_parity(model, folder):
     is_token = batch["segment_ids"] > 0
     assert np.abs(theirs[is_token]).max() > 0.05
     np.testing.assert_allclose(ours[is_token], theirs[is_token], atol=1e-4, rtol=0)
-    table = family_of(config).table_with_head(HeadKind.TOKEN)
+    table = family_of(config).table_with_head(HeadKind.TOKEN, read_model_config(config))
     assert_gradients_equal_torch(table, our_gradients, their_gradients, parameters)
 
 
@@ -128,7 +127,8 @@ def assert_comes_back(folder, tmp_path):
     family = family_of(config)
     out = tmp_path / "out"
     exported = add_labels(make_exported_config(config, family.heads[HeadKind.TOKEN].architecture), LABELS)
-    write_model_folder(out, save_weights(family.table_with_head(HeadKind.TOKEN), parameters), exported)
+    table = family.table_with_head(HeadKind.TOKEN, read_model_config(config))
+    write_model_folder(out, save_weights(table, parameters), exported)
     before, after = load_file(folder / "model.safetensors"), load_file(out / "model.safetensors")
     assert before.keys() == after.keys()
     for name, tensor in before.items():

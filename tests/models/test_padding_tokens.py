@@ -30,7 +30,7 @@ def test_packed_texts_with_padding_tokens_have_torchs_logits(name):
         )
         abstract = {path: jax.ShapeDtypeStruct(leaf.shape, np.float64) for path, leaf in abstract.items()}
         tensors = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-        table = FAMILIES[name].table_with_head(HeadKind.TOKEN)
+        table = FAMILIES[name].table_with_head(HeadKind.TOKEN, config)
         parameters, _ = load_weights(table, tensors, abstract)
         network = nnx.merge(graph, parameter_paths.unflatten(parameters))
         ours = torch_parity.unpack(np.asarray(jax.jit(task.logits)(network, batch)))

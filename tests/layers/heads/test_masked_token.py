@@ -19,7 +19,7 @@ from jaxft.hub.tensors import open_tensors
 from jaxft.hub.weights import load_weights, save_weights
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.pretrained_model import resolve_model
-from jaxft.models.registry import family_of
+from jaxft.models.registry import family_of, read_model_config
 from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.masked_lm.task import MaskedLM
 from jaxft.training import step
@@ -76,7 +76,8 @@ def test_loss_gradients_and_words_are_torchs(name, options, tmp_path):
     reference.eval().save_pretrained(tmp_path / "in")
     hf_config = read_config(tmp_path / "in")
     family = family_of(hf_config)
-    table, batch = family.table_with_head(HeadKind.MASKED), make_batch(np.random.default_rng(0))
+    table = family.table_with_head(HeadKind.MASKED, read_model_config(hf_config))
+    batch = make_batch(np.random.default_rng(0))
     is_predicted = batch["weights"] > 0
     positions = select_positions(is_predicted.reshape(1, -1), is_predicted.sum() + 3)
     with jax.enable_x64(True):

@@ -154,7 +154,9 @@ def test_half_precision_checkpoints_become_float32_and_are_exported_as_such(tmp_
     config, tensors = tiny_tensors()
     half = {name: tensor.astype(ml_dtypes.bfloat16) for name, tensor in tensors.items()}
     _, parameters, _ = load_token_classifier(write(tmp_path / "in", half, dtype="bfloat16"))
-    back = save_weights(FAMILY.table_with_head(HeadKind.TOKEN), parameters)
+    back = save_weights(
+        FAMILY.table_with_head(HeadKind.TOKEN, bert_config.BertConfig.from_hf(config)), parameters
+    )
     assert all(np.array_equal(back[name], tensor.astype(np.float32)) for name, tensor in half.items())
     assert all(tensor.dtype == np.float32 for tensor in back.values())
     config |= {"dtype": "bfloat16", "num_labels": 2}

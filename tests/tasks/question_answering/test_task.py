@@ -36,7 +36,7 @@ from tests.data.tiny_text import tokenizer
 from tests.models.parity import assert_gradients_equal_torch, randomize
 from tests.tasks.tiny_bert import tiny_bert
 
-TABLE = FAMILY.table_with_head(HeadKind.QUESTION)
+TABLE = FAMILY.table_with_head(HeadKind.QUESTION, bert_config.BertConfig())
 
 LENGTH = 24
 QUICK = {"xla_backend_optimization_level": 0}  # compiles quickly

@@ -42,7 +42,7 @@ from tests.data.tiny_text import tokenizer
 from tests.models.parity import assert_gradients_equal_torch, randomize
 from tests.tasks.tiny_bert import tiny_bert
 
-TABLE = FAMILY.table_with_head(HeadKind.SEQUENCE)
+TABLE = FAMILY.table_with_head(HeadKind.SEQUENCE, bert_config.BertConfig())
 
 LENGTH = 16
 QUICK = {"xla_backend_optimization_level": 0}  # compiles quickly

@@ -16,7 +16,7 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.replaced_token import ReplacedTokenModel
 from jaxft.layers.inputs import Inputs
 from jaxft.layers.runtime import PLAIN_RUNTIME
-from jaxft.models.registry import family_of, make_backbone
+from jaxft.models.registry import family_of, make_backbone, read_model_config
 from tests.models.parity import assert_gradients_equal_torch, random_batch, randomize, save_torch
 
 CONFIG = ElectraConfig(
@@ -36,11 +36,11 @@ def test_replaced_tokens_load_learn_and_go_back(tmp_path):
     randomize(reference, seed=0)
     reference, folder = save_torch(reference, tmp_path / "in")
     config = read_config(folder)
-    family = family_of(config)
-    table = family.table_with_head(HeadKind.REPLACED)
+    family, model_config = family_of(config), read_model_config(config)
+    table = family.table_with_head(HeadKind.REPLACED, model_config)
 
     def make():
-        backbone = make_backbone(family.config_class.from_hf(config), PLAIN_RUNTIME, rngs=nnx.Rngs(0))
+        backbone = make_backbone(model_config, PLAIN_RUNTIME, rngs=nnx.Rngs(0))
         return ReplacedTokenModel(backbone, rngs=nnx.Rngs(1))
 
     graph, state = nnx.split(nnx.eval_shape(make))
