@@ -99,11 +99,17 @@ def plan_adapters(
       UserError: the settings do not fit the model.
     """
     kernels = {path: linear.kernel.shape for path, linear in find_linears(model).items()}
-    return AdapterPlan(
-        settings,
-        find_targets(settings, presets, table, kernels),
-        _find_saved(settings.modules_to_save, table, model),
-    )
+    try:
+        targets = find_targets(settings, presets, table, kernels)
+        saved = _find_saved(settings.modules_to_save, table, model)
+    except UserError as error:
+        if settings.init_from is None:
+            raise
+        raise UserError(
+            f"config.adapter.init_from={settings.init_from}: the model has other modules than the base of the adapter; "
+            f"name that base as config.model.checkpoint ({error})"
+        ) from None
+    return AdapterPlan(settings, targets, saved)
 
 
 def find_linears(model: nnx.Module) -> dict[str, Linear]:

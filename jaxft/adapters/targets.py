@@ -114,13 +114,23 @@ def _match_values(
     pairs: Sequence[tuple[str, Any]], targets: Sequence[Target], setting: str
 ) -> dict[str, Any]:
     """Returns for each module that a setting names the value of the first pattern that matches it."""
-    rules = [(end_pattern(pattern), number) for number, (pattern, _) in enumerate(pairs)]
     owners = {name: [name] for target in targets for name in target.modules}
     owners |= {path: target.modules for target in targets for path in target.linears}
-    matched = parameter_paths.match_first(rules, owners, what=f"config.adapter.{setting}")
     first: dict[str, int] = {}  # by module, which its name and our paths may match by different patterns
-    for match, number in matched.items():
-        first |= {name: min(number, first.get(name, number)) for name in owners[match]}
+    for number, (pattern, _) in enumerate(pairs):
+        rules, what = [(end_pattern(pattern), number)], f"config.adapter.{setting}"
+        matched = parameter_paths.match_first(rules, owners, what=what, allow_unused=True)
+        if not matched:
+            names = [target.modules[0] for target in targets] + [
+                path for target in targets for path in target.linears
+            ]
+            raise UserError(
+                f"{what}: the pattern {pattern!r} matches nothing; expected the end of one of these names, which are "
+                f"listed for the first layer: {', '.join(names)}"
+            )
+        for match in matched:
+            for name in owners[match]:
+                first.setdefault(name, number)
     return {name: pairs[number][1] for name, number in first.items()}
 
 

@@ -1,0 +1,29 @@
+"""The linear layers that get adapters: what a name that matches none is answered."""
+
+import pytest
+
+from jaxft.errors import UserError
+from tests.adapters.test_adapters import network
+
+
+@pytest.mark.parametrize("setting", ["target_modules", "feedforward_modules"])
+def test_names_of_one_layer_answer_a_pattern_that_matches_nothing(setting):
+    names = {"target_modules": ("query",), setting: ("query", "qeury")}
+    with pytest.raises(UserError, match=f"adapter.{setting}: the pattern 'qeury' matches nothing; ") as error:
+        network({"method": "ia3", **names})
+    assert "bert.encoder.layer.0.attention.self.query, " in str(error.value)
+    assert str(error.value).endswith("backbone/layers/mlp/down")
+    assert "layer.1." not in str(error.value)
+
+
+def test_the_first_pattern_of_a_module_counts_if_a_later_one_matches_it_too():
+    plan = network({"method": "lora", "rank_pattern": (("query", 3), ("layers/attention/query", 4))}).adapters
+    assert [target.ranks for target in plan.targets] == [(3, 3), (8, 8)]
+
+
+def test_an_adapter_of_another_base_is_named():
+    settings = {"method": "lora", "target_modules": (r"(0|1)\.attn\.Wqkv",), "init_from": "mine"}
+    with pytest.raises(
+        UserError, match=r"init_from=mine: the model has other modules .* as config.model.checkpoint"
+    ):
+        network(settings)
