@@ -48,7 +48,7 @@ def load(
     else:
         where = name = "config"
         entries = _read_values(config, where)
-    changed = _read_values(changes, "settings") if isinstance(changes, Mapping) else _parse_texts(changes)
+    changed = read_changes(changes)
     recipe_task = entries["task"].value if "task" in entries else None
     task = changed["task"].value if "task" in changed else recipe_task
     schema = schema_of(task, where)
@@ -65,6 +65,11 @@ def load(
     entries = overlay(entries, changed, name, log)
     values = {key: schema.convert(key, *entry) for key, entry in entries.items()} | {"task": task}
     return schema.build(values, where)
+
+
+def read_changes(changes: Sequence[str] | Mapping[str, Any]) -> dict[str, Entry]:
+    """Returns the values of changes by key; see `load`."""
+    return _read_values(changes, "settings") if isinstance(changes, Mapping) else _parse_texts(changes)
 
 
 def _parse_texts(overrides: Sequence[str]) -> dict[str, Entry]:

@@ -1,6 +1,6 @@
 """Makes the settings of a run, for commands and recipes, from those of every run and those of its task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -36,13 +36,14 @@ def load_settings(
     See `config.loading.load`.
     """
     settings = loading.load(config, changes, schema_of, log)
-    return (
-        settings if settings.adapter.init_from is None else _add_adapter(settings, settings.adapter.init_from)
-    )
+    address = settings.adapter.init_from
+    return settings if address is None else _add_adapter(settings, address, loading.read_changes(changes))
 
 
-def _add_adapter(settings: Settings, address: str) -> Settings:
+def _add_adapter(settings: Settings, address: str, changed: Collection[str]) -> Settings:
     """Returns the settings with those that describe the adapter in PEFT's files at an address.
+
+    A setting with its default counts as unset, as recipes in Python hold all settings, unless it is among `changed`.
 
     Raises:
       UserError: the adapter is not there or not supported, or has another value than the run sets.
@@ -56,15 +57,14 @@ def _add_adapter(settings: Settings, address: str) -> Settings:
     except UserError as error:
         raise UserError(f"{where}: {error}") from None
     flat, unset = flatten(settings), defaults(schema.root)
+    is_set = {key: key in changed or flat[key] != unset[key] for key in values}
     for key, value in values.items():
-        is_same = flat[key] in (unset[key], schema.convert(key, value, where))
-        if not is_same and key not in CHANGEABLE:
+        is_same = flat[key] == schema.convert(key, value, where)
+        if is_set[key] and not is_same and key not in CHANGEABLE:
             raise UserError(
                 f"config.{key}={flat[key]!r}: the adapter of {where} has {value!r}; leave the setting out"
             )
-    changes = {
-        key: value for key, value in values.items() if key not in CHANGEABLE or flat[key] == unset[key]
-    }
+    changes = {key: value for key, value in values.items() if key not in CHANGEABLE or not is_set[key]}
     return schema.build(flat | changes, where)
 
 

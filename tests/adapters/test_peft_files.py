@@ -10,9 +10,10 @@ import pytest
 from jaxft.adapters.peft_files import load_adapter, read_settings
 from jaxft.config.adapter import Adapter
 from jaxft.errors import UserError
-from jaxft.hub.adapter_files import AdapterFiles
+from jaxft.hub.adapter_files import AdapterFiles, write_adapter_folder
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.registry import FAMILIES
+from jaxft.training.settings import load_settings
 from tests.adapters import peft_parity
 from tests.models import torch_parity
 
@@ -146,6 +147,21 @@ def test_what_is_not_supported_is_named(changes, message):
     config = {"peft_type": "LORA", "r": 2, "task_type": "TOKEN_CLS", "peft_version": "0.21.2"}
     with pytest.raises(UserError, match=message):
         read_settings(AdapterFiles(pathlib.Path("folder"), config | changes, TENSORS))
+
+
+def test_changes_that_contradict_an_adapter_are_refused_also_with_defaults(tmp_path):
+    """A recipe's default counts as unset, for recipes in Python hold all settings."""
+    folder = tmp_path / "adapter"
+    config = {"peft_type": "LORA", "r": 2, "lora_dropout": 0.1}
+    write_adapter_folder(folder, TENSORS, config, lambda _: None)
+    recipe, start = {"task": "token_classification", "adapter.r": 8}, f"--config.adapter.init_from={folder}"
+    adapter = load_settings(recipe, [start, "--config.adapter.alpha=8"]).adapter
+    assert (adapter.method, adapter.r, adapter.alpha, adapter.dropout) == ("lora", 2, 8.0, 0.1)
+    assert load_settings(recipe, [start, "--config.adapter.dropout=0"]).adapter.dropout == 0.0
+    with pytest.raises(UserError, match="config.adapter.r=8: the adapter of .* has 2; leave the setting out"):
+        load_settings(recipe, [start, "--config.adapter.r=8"])
+    with pytest.raises(UserError, match="config.adapter.method='none': the adapter of .* has 'lora'"):
+        load_settings(recipe, {"adapter": {"init_from": folder, "method": "none"}})
 
 
 @pytest.mark.parametrize(
