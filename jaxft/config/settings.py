@@ -203,6 +203,9 @@ class Schema:
         fits |= kind is object or (isinstance(value, kind) and isinstance(value, bool) == (kind is bool))
         if not fits:
             hint = f"; write it as {declaration.example}" if declaration.example else ""
+            if value and isinstance(value, str) and declaration.example.startswith("('"):
+                names = tuple(name.strip(" '\"") for name in value.strip("()[] ,").split(","))
+                hint = f'; write it as "{names}"'  # a shell needs the quotes
             if kind is tuple and value == "":
                 hint += "; () empties it"
             if kind is str and not isinstance(value, list | Mapping | None):
