@@ -95,15 +95,19 @@ def start(tiny_flags, environment, python):
     return run
 
 
-def test_killed_at_any_moment_a_run_ends_bit_identically(start, finished_run, tmp_path):
+@pytest.mark.parametrize(
+    "moments", [(*MOMENTS[1:4], MOMENTS[5]), pytest.param(MOMENTS, marks=pytest.mark.sweep)], ids=len
+)
+def test_killed_at_any_moment_a_run_ends_bit_identically(start, finished_run, tmp_path, moments):
     workdir = tmp_path / "run"
     resumed_at = []
-    for name, moment in MOMENTS:
+    for name, moment in moments:
         code, output = start(workdir, moment)
         assert code == -signal.SIGKILL, (name, output)
         resumed_at += map(int, re.findall(r"going on at step (\d+) of 100", output))
-    assert len(resumed_at) == len(MOMENTS) - 2  # the first two starts found nothing
-    assert resumed_at[0] in (14, 28) and all(40 < step < 60 for step in resumed_at[-2:])
+    empty_starts = moments.index(MOMENTS[1]) + 1  # up to the first save
+    assert len(resumed_at) == len(moments) - empty_starts
+    assert resumed_at[0] in (14, 28) and all(40 < step < 60 for step in resumed_at[2:])
     code, output = start(workdir)
     assert code == 0, output
     assert_same_run(workdir, finished_run)
@@ -201,6 +205,7 @@ on(RunCheckpoints, "save", fill, after=True)
     assert_same_run(workdir, finished_run)
 
 
+@pytest.mark.sweep
 def test_a_folder_that_becomes_read_only_costs_no_more_than_it_must(start, finished_run, tmp_path):
     """As a full disk does: what cannot be written is said, and once it can the same command ends as it should."""
     workdir = tmp_path / "run"
