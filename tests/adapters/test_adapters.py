@@ -109,8 +109,14 @@ def logits(net, parameters, arrays):
     return _logits((net.task, net.graphdef), parameters, arrays)
 
 
-@pytest.mark.parametrize("name", ["bert", "gpt2"])
-@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        *((settings, "bert") for settings in SETTINGS),
+        ("lora", "gpt2"),
+        *(pytest.param(name, "gpt2", marks=pytest.mark.sweep) for name in SETTINGS if name != "lora"),
+    ],
+)
 def test_new_adapters_change_nothing_and_merged_ones_compute_the_same(settings, name):
     """Also where some layers have none, and in the fused weight of GPT-2."""
     net, (plain, base) = network(SETTINGS[settings], name), base_parameters(name)

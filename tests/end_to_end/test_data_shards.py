@@ -118,7 +118,7 @@ def test_an_epoch_of_shards_has_the_windows_and_labels_of_the_whole(kind, config
     assert same == labels and labels == LABELS.get(kind, labels)
 
 
-@pytest.mark.parametrize("kind", ["targets", "several"])
+@pytest.mark.parametrize("kind", ["targets", pytest.param("several", marks=pytest.mark.sweep)])
 def test_a_run_learns_from_all_shards(kind, config_for, tmp_path, capsys):
     """Also where a step's scales depend on all shards' rows, and text is cut into blocks, a shard's by themselves."""
     layout = {"data__layout": "blocks", "data__template": None} if kind == "targets" else {}

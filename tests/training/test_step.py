@@ -137,7 +137,7 @@ def test_microbatches_change_nothing(plain):
         np.testing.assert_allclose(value, expected_state.trainable[name], atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("kind", [TokenClassification, CRFTagging])
+@pytest.mark.parametrize("kind", [TokenClassification, pytest.param(CRFTagging, marks=pytest.mark.sweep)])
 def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kind):
     """Over microbatches, dropout on, and in the network that a CPU trains."""
     accumulate = 2
@@ -164,7 +164,7 @@ def test_a_last_layer_of_the_labelled_positions_alone_changes_nothing(plain, kin
     [
         {"remat": "dots"},
         pytest.param({"remat": "full"}, marks=pytest.mark.sweep),
-        {"unroll": "yes"},
+        pytest.param({"unroll": "yes"}, marks=pytest.mark.sweep),  # the test above has unrolled layers too
         {"dtype": "bfloat16"},
     ],
 )
@@ -189,6 +189,7 @@ def test_settings_of_the_computation_change_no_result(plain, values):
         )
 
 
+@pytest.mark.sweep  # the test of BERT's stack shows it once
 def test_recomputing_saves_memory():
     """The compiler's temporaries shrink: XLA for CPUs would undo all of it in unrolled layers."""
 
@@ -203,6 +204,9 @@ def test_recomputing_saves_memory():
 
     none, dots, full = map(temporaries, ("none", "dots", "full"))
     assert none > 1.3 * dots > 1.3 * 1.3 * full
+
+
+def test_recomputing_that_would_save_nothing_is_refused():
     with pytest.raises(
         UserError, match="remat=dots saves no memory on a CPU with config.model.unroll=yes; use"
     ):
