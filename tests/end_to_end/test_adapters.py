@@ -30,6 +30,7 @@ SETTINGS = {
     "optim.ema": 0.9,
     "optim.layer_decay": 0.9,
     "loss.r_drop": 0.5,
+    "model.unroll": "no",  # compiled sooner
     "train.steps": 8,
     "eval.every_steps": 4,
     "checkpoint.every_steps": 4,
