@@ -223,8 +223,13 @@ def save_adapter(
     settings, targets = plan.settings, plan.targets
     peft_type = next((theirs for theirs, ours in METHODS.items() if ours == settings.method), None)
     if peft_type is None:
+        advice = (
+            "leave --format out"
+            if plan.method.can_merge
+            else "keep the run, and use it by predict or evaluate"
+        )
         raise UserError(
-            f"--format peft: PEFT has no method for config.adapter.method={settings.method!r}; leave --format out"
+            f"--format peft: PEFT has no method for config.adapter.method={settings.method!r}; {advice}"
         )
     if kind not in TASK_TYPES:
         raise UserError(

@@ -82,8 +82,11 @@ def open_pretrained_model(
         hf_config, tokenizer = make_new_model(config, texts())
     else:
         folder = resolve_address(address, config.model.revision)
-        tokenizer = load_tokenizer(folder, reads_words=reads_words)
         hf_config = read_config(folder)
+        _read_fitting_config(
+            config, hf_config, supported
+        )  # transformers would call a wrong one a tokenizer's fault
+        tokenizer = load_tokenizer(folder, reads_words=reads_words)
         if config.model.init == "pretrained" and not address.startswith(RUN):
             open_tensors(folder)  # says what is wrong with them before the data is encoded
     vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size

@@ -7,7 +7,7 @@ import numpy as np
 import peft
 import pytest
 
-from jaxft.adapters.peft_files import load_adapter, read_settings
+from jaxft.adapters.peft_files import load_adapter, read_settings, save_adapter
 from jaxft.config.adapter import Adapter
 from jaxft.errors import UserError
 from jaxft.hub.adapter_files import AdapterFiles, write_adapter_folder
@@ -15,7 +15,9 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.registry import FAMILIES
 from jaxft.training.settings import load_settings
 from tests.adapters import peft_parity
+from tests.adapters.test_adapters import network
 from tests.models import torch_parity
+from tests.training import test_step
 
 # Model, head, adapter, and the tolerance in float64: what begins with a part of the weights has it in float32.
 CASES = {
@@ -187,3 +189,12 @@ def test_an_adapter_of_another_model_is_refused(changes, message):
     table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN, config)
     with pytest.raises(UserError, match=message):
         load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("method", "advice"), [("bottleneck", "keep the run"), ("bitfit", "leave --format out")]
+)
+def test_methods_that_peft_has_not_are_refused_with_what_is_possible(method, advice):
+    plan, family = network({"method": method}).adapters, FAMILIES["bert"]
+    with pytest.raises(UserError, match=f"no method for config.adapter.method='{method}'; {advice}"):
+        save_adapter(plan, family.table_with_head(HeadKind.TOKEN, test_step.SHAPE), {}, HeadKind.TOKEN)

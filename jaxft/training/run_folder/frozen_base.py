@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 
 from jaxft.config.sections import RUN, Settings
+from jaxft.errors import UserError
 from jaxft.hub.tensors import checksum_weights
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.parallel import processes
@@ -52,7 +53,13 @@ def load_base(net: Network, config: Settings, base_model: PretrainedModel, log: 
 
 def open_base_model(config: Settings, log: Log) -> PretrainedModel:
     """Opens the model that a finished run has started from. Raises `UserError` if it is no longer there."""
-    base_model = make_data(config).open_model(())
+    try:
+        base_model = make_data(config).open_model(())
+    except UserError as error:
+        raise UserError(
+            "the run holds adapters alone, and its base is not there; put it back (a relative path begins in the folder "
+            f"where the command starts): {error}"
+        ) from None
     return open_base_run(base_model, log) if base_model.address.startswith(RUN) else base_model
 
 
