@@ -14,6 +14,7 @@ from jaxft.config.sections import RUN, Settings
 from jaxft.errors import UserError
 from jaxft.hub.tensors import checksum_weights
 from jaxft.models.pretrained_model import PretrainedModel
+from jaxft.models.registry import read_model_config
 from jaxft.parallel import processes
 from jaxft.tasks.base import Log
 from jaxft.tasks.registry import make_data
@@ -42,9 +43,19 @@ def select_base(net: Network, parameters: Mapping[str, jax.Array]) -> FrozenBase
 
 
 def load_base(net: Network, config: Settings, base_model: PretrainedModel, log: Log) -> FrozenBase:
-    """Loads the base of a run from the model that the run starts from. Raises `UserError` if that cannot be read."""
+    """Loads the base of a run from the model that the run starts from.
+
+    Raises:
+      UserError: the model cannot be read, or is of another family than the run's.
+    """
     if not net.base_names:
         return FrozenBase({}, None)
+    model_type = read_model_config(base_model.hf_config).model_type
+    if model_type != net.model_config.model_type:  # weights of another family have no names here
+        raise UserError(
+            f"checkpoint {base_model.address!r}: found a {model_type}, but the run's adapters are for a "
+            f"{net.model_config.model_type}; put back the checkpoint that they were trained on"
+        )
     assert_same_weights(config, base_model)
     with announced(f"loading the base, {config.model.checkpoint}", log):
         parameters, _ = load_parameters(net, config, base_model)
@@ -57,8 +68,8 @@ def open_base_model(config: Settings, log: Log) -> PretrainedModel:
         base_model = make_data(config).open_model(())
     except UserError as error:
         raise UserError(
-            "the run holds adapters alone, and its base is not there; put it back (a relative path begins in the folder "
-            f"where the command starts): {error}"
+            "the run holds adapters alone, and its base cannot be opened; put it back (a relative path begins in the "
+            f"folder where the command starts): {error}"
         ) from None
     return open_base_run(base_model, log) if base_model.address.startswith(RUN) else base_model
 
