@@ -501,7 +501,7 @@ def test_processes_that_start_from_other_weights_are_named(train, corpus, tiny_b
 
 
 def test_two_processes_generate_what_one_does(processes, command, tiny_gpt2, tmp_path):
-    """Three prompts, so that the last batch isn't full; process 0 writes. Who is asked for something else is told."""
+    """Three prompts, so that the last batch isn't full; process 0 writes."""
     (tmp_path / "in.txt").write_text("the cat\na\nand a hat\n")
     flags = ["--checkpoint", str(tiny_gpt2), "--input", str(tmp_path / "in.txt"), "--rows", "1"]
     flags += ["--max-new-tokens", "5", "--temperature", "0.9"]
@@ -512,7 +512,13 @@ def test_two_processes_generate_what_one_does(processes, command, tiny_gpt2, tmp
     assert [code for code, _, _ in ends] == [0, 0], ends
     assert (tmp_path / "0.jsonl").read_text() == done.stdout and done.stdout.count('"generated"') == 3
     assert not (tmp_path / "1.jsonl").exists() and ends[1][2] == ""
-    ends, _ = processes([[*words, "--seed", seed] for words, seed in zip(both, "34", strict=True)])
+
+
+@pytest.mark.sweep
+def test_processes_that_generate_with_other_flags_are_named(processes, tiny_gpt2, tmp_path):
+    (tmp_path / "in.txt").write_text("the cat\n")
+    flags = ["--checkpoint", str(tiny_gpt2), "--input", str(tmp_path / "in.txt"), "--max-new-tokens", "5"]
+    ends, _ = processes([["-m", "jaxft", "generate", *flags, "--seed", seed] for seed in "34"])
     assert [code for code, _, _ in ends] == [EXIT_USER_ERROR] * 2, ends
     assert re.search(r"process 1 \(.+\) differs from process 0 \(.+\): --seed is 4, not 3; start", ends[0][2])
 
