@@ -25,6 +25,14 @@ def test_weights_only_as_a_pickle_say_why_not_and_how_to_convert(tmp_path):
         open_tensors(tmp_path)
 
 
+def test_an_adapter_in_place_of_weights_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(
+        UserError, match="found an adapter; give it as config.adapter.init_from, and its base"
+    ):
+        open_tensors(tmp_path)
+
+
 def test_single_and_sharded_weights_are_the_same_tensors(tmp_path, tensors):
     save_file({"a": tensors["a"]}, tmp_path / "model-00001-of-00002.safetensors")
     save_file({"b": tensors["b"]}, tmp_path / "model-00002-of-00002.safetensors")

@@ -260,6 +260,11 @@ def _restore_best(
       UserError: there are no weights, `abstract` raises it, or an earlier jaxft wrote them.
     """
     folder = workdir / "best"
+    if not folder.is_dir() and (workdir / "adapter_config.json").is_file():
+        raise UserError(
+            f"{workdir}: expected the folder of a run, found an adapter in PEFT's files; give it as "
+            "config.adapter.init_from"
+        )
     if not folder.is_dir():
         raise UserError(
             f"{workdir} has no weights: there is no folder {folder}; start the command of its training again"

@@ -6,7 +6,7 @@ import pytest
 
 from jaxft.config.settings import replace
 from jaxft.errors import UserError
-from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, is_better
+from jaxft.training.run_folder.best import BestTracker, choose_selection_metric, is_better, read_best
 from jaxft.training.run_folder.checkpoint import RunCheckpoints
 from jaxft.training.settings import settings_from_config
 
@@ -40,3 +40,11 @@ def test_loaded_weights_bring_their_step(tmp_path):
     assert resumed.load(tmp_path, abstract, print)["head/bias"].tolist() == [1, 2, 3]
     assert resumed.step == 5 and resumed.is_saved()
     checkpoints.close()
+
+
+def test_an_adapter_in_place_of_a_run_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(
+        UserError, match="found an adapter in PEFT's files; give it as config.adapter.init_from"
+    ):
+        read_best(tmp_path)
