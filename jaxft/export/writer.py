@@ -53,11 +53,12 @@ def export_run(
     """
     if format not in FORMATS:
         raise UserError(f"format={format!r}: expected {' or '.join(map(repr, FORMATS))}")
-    for package in ("torch", "peft") if format == "peft" else ("torch",):
-        if verify and importlib.util.find_spec(package) is None:
-            raise UserError(
-                f"--verify needs {package}, which is not installed: pip install {package}, or leave it out"
-            )
+    packages = ("torch", "peft") if format == "peft" else ("torch",)
+    if verify and (missing := [name for name in packages if importlib.util.find_spec(name) is None]):
+        raise UserError(
+            f"--verify needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: pip "
+            f"install {' '.join(missing)}, or leave it out"
+        )
     refuse_address(output, "--output", "write to a local folder, and copy it there")
     run = open_run(run_folder)
     # float32, because torch will compute in it.

@@ -60,8 +60,8 @@ def open_tensors(folder: Path) -> Mapping[str, np.ndarray]:
         return _LazyTensors(folder, _open_shards(folder))
     if (folder / "adapter_config.json").is_file():
         raise UserError(
-            f"{folder}: expected weights as {WEIGHTS} or {INDEX}, found an adapter; give it as config.adapter.init_from, "
-            "and its base as config.model.checkpoint"
+            f"{folder}: expected weights as {WEIGHTS} or {INDEX}, found an adapter; give it as "
+            "config.adapter.init_from, and its base as config.model.checkpoint"
         )
     pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     present = f"only {', '.join(pickles)}" if pickles else "none"

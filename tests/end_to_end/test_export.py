@@ -180,6 +180,10 @@ def test_without_torch(finished_run, tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="--verify needs torch, which is not installed: pip install torch"):
         writer.export_run(finished_run, tmp_path / "out", verify=True)
+    with pytest.raises(
+        UserError, match="needs torch and peft, which are not installed: pip install torch peft, or"
+    ):
+        writer.export_run(finished_run, tmp_path / "out", format="peft", verify=True)
 
 
 def test_a_format_that_is_none_is_refused(finished_run, tmp_path):
