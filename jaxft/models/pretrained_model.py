@@ -80,16 +80,15 @@ def open_pretrained_model(
     if address.startswith(NEW):
         folder = None
         hf_config, tokenizer = make_new_model(config, texts())
+        vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
     else:
         folder = resolve_address(address, config.model.revision)
         hf_config = read_config(folder)
-        _read_fitting_config(
-            config, hf_config, supported
-        )  # transformers would call a wrong one a tokenizer's fault
+        # Before the tokenizer, because transformers would call what is wrong here a fault of the tokenizer.
+        vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
         tokenizer = load_tokenizer(folder, reads_words=reads_words)
         if config.model.init == "pretrained" and not address.startswith(RUN):
             open_tensors(folder)  # says what is wrong with them before the data is encoded
-    vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
     if (needed := count_token_ids(tokenizer)) > vocabulary:
         raise UserError(
             f"{address}: its tokenizer has tokens up to number {needed - 1:,}, but the model only {vocabulary:,} rows "
