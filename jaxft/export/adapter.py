@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 
-from jaxft.adapters.peft_files import save_adapter
+from jaxft.adapters.peft.files import save_adapter
 from jaxft.config.sections import RUN
 from jaxft.errors import UserError
 from jaxft.hub.adapter_files import MODEL_CONFIG, write_adapter_folder

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 
-from jaxft.adapters.peft_files import load_adapter
+from jaxft.adapters.peft.files import load_adapter
 from jaxft.adapters.plan import AdapterPlan, is_adapter
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape

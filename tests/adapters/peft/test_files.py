@@ -7,14 +7,14 @@ import numpy as np
 import peft
 import pytest
 
-from jaxft.adapters.peft_files import load_adapter, read_settings, save_adapter
+from jaxft.adapters.peft.files import load_adapter, read_settings, save_adapter
 from jaxft.config.adapter import Adapter
 from jaxft.errors import UserError
 from jaxft.hub.adapter_files import AdapterFiles, write_adapter_folder
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.registry import FAMILIES
 from jaxft.training.settings import load_settings
-from tests.adapters import peft_parity
+from tests.adapters.peft import parity
 from tests.adapters.test_adapters import network
 from tests.models import torch_parity
 from tests.training import test_step
@@ -87,16 +87,16 @@ MORE_CASES = {
 def check_both_ways(model_type, kind, make_adapter, tolerance, dtype, folder):
     """Asserts that an adapter of peft has its logits here, and is the same in peft after we have written it."""
     config = torch_parity.example_shape(model_type, seed=1)
-    base, theirs = peft_parity.make_peft(config, kind, make_adapter(), 1, dtype)
+    base, theirs = parity.make_peft(config, kind, make_adapter(), 1, dtype)
     batch, texts = torch_parity.random_batch(config, 0)
-    peft_parity.save_peft(theirs, folder / "theirs")
+    parity.save_peft(theirs, folder / "theirs")
     with jax.enable_x64(dtype == "float64"):
-        ours = peft_parity.load_ours(config, kind, base, folder / "theirs", dtype)
+        ours = parity.load_ours(config, kind, base, folder / "theirs", dtype)
         logits = ours.logits(batch)
-        assert peft_parity.distance_of_logits(logits, theirs, texts) < tolerance
-        peft_parity.save_ours(config, kind, ours, folder / "ours")
-        back = peft_parity.load_peft(config, kind, base, folder / "ours", dtype)
-        assert peft_parity.distance_of_logits(logits, back, texts) < tolerance
+        assert parity.distance_of_logits(logits, theirs, texts) < tolerance
+        parity.save_ours(config, kind, ours, folder / "ours")
+        back = parity.load_peft(config, kind, base, folder / "ours", dtype)
+        assert parity.distance_of_logits(logits, back, texts) < tolerance
     return back.peft_config["default"]
 
 
@@ -185,7 +185,7 @@ def test_an_adapter_of_another_model_is_refused(changes, message):
     model = torch_parity.make_torch(config, HeadKind.TOKEN, seed=0)
     base = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
     settings = Adapter(**read_settings(adapter))
-    ours = peft_parity.make_ours(config, HeadKind.TOKEN, base, settings, "float32")
+    ours = parity.make_ours(config, HeadKind.TOKEN, base, settings, "float32")
     table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN, config)
     with pytest.raises(UserError, match=message):
         load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)

@@ -11,7 +11,7 @@ import peft
 import torch
 from flax import nnx
 
-from jaxft.adapters import peft_files
+from jaxft.adapters.peft.files import load_adapter, read_settings, save_adapter
 from jaxft.adapters.plan import AdapterPlan, plan_adapters
 from jaxft.config.adapter import Adapter
 from jaxft.hub.adapter_files import read_adapter, write_adapter_folder
@@ -111,10 +111,10 @@ def load_ours(
 ) -> Ours:
     """Returns our model with the tensors of a base model and the adapter in `folder`."""
     adapter = read_adapter(str(folder))
-    settings = Adapter(**peft_files.read_settings(adapter))
+    settings = Adapter(**read_settings(adapter))
     ours = make_ours(config, kind, base, settings, dtype)
     table = FAMILIES[config.model_type].table_with_head(kind, config)
-    loaded, _ = peft_files.load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
+    loaded, _ = load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
     ours.parameters |= loaded
     return ours
 
@@ -128,7 +128,7 @@ def save_ours(config: ModelConfig, kind: HeadKind, ours: Ours, folder: pathlib.P
         if path not in base or ours.plan.trains(path, ours.roles[path])
     }
     table = FAMILIES[config.model_type].table_with_head(kind, config)
-    tensors, adapter_config = peft_files.save_adapter(ours.plan, table, trained, kind)
+    tensors, adapter_config = save_adapter(ours.plan, table, trained, kind)
     write_adapter_folder(folder, tensors, adapter_config, lambda _: None)
     return folder
 

@@ -4,7 +4,7 @@ import peft
 import pytest
 
 from jaxft.layers.heads.kinds import HeadKind
-from tests.adapters import peft_parity
+from tests.adapters.peft import parity
 from tests.models import torch_parity
 
 # Each with what has a gradient of its own: shared matrices, lengths that are constants, biases, parts of the weights.
@@ -40,15 +40,15 @@ MORE_CASES = {
 
 def check_losses(model_type, make_adapter, ratio, tmp_path):
     config = torch_parity.example_shape(model_type, seed=1)
-    base, theirs = peft_parity.make_peft(config, HeadKind.TOKEN, make_adapter(), 1)
-    folder = peft_parity.save_peft(theirs, tmp_path)
-    ours = peft_parity.load_ours(config, HeadKind.TOKEN, base, folder, "float32")
-    batches = peft_parity.labelled_batches(config, 5)
+    base, theirs = parity.make_peft(config, HeadKind.TOKEN, make_adapter(), 1)
+    folder = parity.save_peft(theirs, tmp_path)
+    ours = parity.load_ours(config, HeadKind.TOKEN, base, folder, "float32")
+    batches = parity.labelled_batches(config, 5)
     # With a tiny eps, first steps have the size of the rate even if a gradient is but rounding.
     numbers = {"lr": 0.02, "decay": 0.1, "eps": 1e-3, "ratio": ratio}
-    expected = peft_parity.train_peft(theirs, batches, **numbers)
+    expected = parity.train_peft(theirs, batches, **numbers)
     assert abs(expected[0] - expected[-1]) > 0.01
-    assert peft_parity.train_ours(config, ours, batches, **numbers) == pytest.approx(expected, abs=1e-5)
+    assert parity.train_ours(config, ours, batches, **numbers) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxft.adapters.base import Target
-from jaxft.adapters.peft_tensors import (
+from jaxft.adapters.peft.tensors import (
     DORA,
     IA3,
     LORA,

@@ -1,0 +1,1 @@
+"""Reads and writes adapters in the files of the library PEFT."""
