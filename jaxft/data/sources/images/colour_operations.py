@@ -1,0 +1,1 @@
+"""Changes the colours of images: colour jitter, and the operations of RandAugment."""
