@@ -8,10 +8,12 @@ without an adapter have one of rank 0: its values are 0, and so are their gradie
 import dataclasses
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from jaxft.config.adapter import Adapter as AdapterSettings
@@ -78,6 +80,10 @@ class Method:
       initialize: sets what follows from the kernels of a target's linear layers, once these are loaded; None if nothing
         does.
       adapter: the class of its adapters; None if the method adds none.
+      penalize: returns a term that is added to the mean loss, from the trained parameters by path, the targets and the
+        settings; None for none.
+      wrap_optimizer: returns the optimizer that the run takes in place of one, for the targets and the settings, and
+        the steps of the run: `total`, `tinit` and `tfinal`, which may be traced; None to leave it as it is.
     """
 
     make: Callable[[Sequence[Linear], Target, AdapterSettings, nnx.Rngs], Sequence[nnx.Module]] | None = None
@@ -85,11 +91,42 @@ class Method:
     trains_biases: bool = False
     initialize: Callable[[Sequence[Linear], Target, AdapterSettings], None] | None = None
     adapter: type[nnx.Module] | None = None
+    penalize: Callable[[Mapping[str, Any], Sequence[Target], AdapterSettings], jax.Array] | None = None
+    wrap_optimizer: Callable[..., optax.GradientTransformation] | None = None
+
+    @property
+    def can_share_rows(self) -> bool:
+        """Returns whether several adapters of the method can be in one row, which those with an `update` can."""
+        return self.trains_biases or hasattr(self.adapter, "update")
 
     @property
     def can_merge(self) -> bool:
         """Returns whether a linear layer alone can compute what it computes with its adapter, which has a `merge`."""
         return self.adapter is None or hasattr(self.adapter, "merge")
+
+
+class LinearUpdate(NamedTuple):
+    """Describes what a linear layer computes with a trained adapter: `((z @ kernel) + (z @ a) @ b) * outputs + bias`.
+
+    z is `x * inputs`. None stands for no change. Stacks have one more dimension in front.
+
+    Attributes:
+      a, b: `[in, r]` and `[r, out]`.
+      inputs: `[in]`.
+      outputs: `[out]`.
+      bias: `[out]`, in place of the layer's; None if the layer has none.
+    """
+
+    a: jax.Array | None = None
+    b: jax.Array | None = None
+    inputs: jax.Array | None = None
+    outputs: jax.Array | None = None
+    bias: jax.Array | None = None
+
+
+def read_bias(linear: Linear) -> jax.Array | None:
+    """Returns the bias of a linear layer; None if it has none."""
+    return linear.bias[...] if linear.use_bias else None
 
 
 def make_constant(value: jax.Array, axes: tuple[str | None, ...] = ()) -> nnx.Param[jax.Array]:

@@ -11,7 +11,6 @@
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import cast
 
@@ -19,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.adapters.base import Method, Target, make_constant, tensor_axes
+from jaxft.adapters.base import LinearUpdate, Method, Target, make_constant, read_bias, tensor_axes
 from jaxft.config.adapter import Adapter as AdapterSettings
 from jaxft.errors import UserError
 from jaxft.layers.dropout import drop_adapter_input
@@ -64,13 +63,17 @@ class LoRA(nnx.Module):
         self.start_b = make_constant(jnp.zeros_like(self.b[...]), self.b.get_metadata()["role"].axes)
         self.has_start = True
 
+    def read_matrices(self) -> tuple[jax.Array, jax.Array]:
+        """Returns the matrices whose product is added, `[..., in, r]` and `[..., r, out]`."""
+        return self.a[...], self.b[...]
+
     def adapt_input(self, x: jax.Array) -> jax.Array:
         """Returns x."""
         return x
 
     def finish(self, x: jax.Array, product: jax.Array, linear: Linear) -> jax.Array:
         """Returns the layer's output; see `layers.linear.Adapter`."""
-        a, b, scale = (value[...].astype(x.dtype) for value in (self.a, self.b, self.scale))
+        a, b, scale = (value.astype(x.dtype) for value in (*self.read_matrices(), self.scale[...]))
         update = (drop_adapter_input(x, self.rate, self.number) @ a) @ b
         if self.has_start:
             start_a, start_b = (value[...].astype(x.dtype) for value in (self.start_a, self.start_b))
@@ -83,7 +86,7 @@ class LoRA(nnx.Module):
     def sum_kernel(self, kernel: jax.Array) -> jax.Array:
         """Returns the kernel plus the product of the matrices, `[..., in, out]`, in the kernel's dtype."""
         dot = jax.lax.Precision.HIGHEST
-        product = jnp.matmul(self.a[...], self.b[...], precision=dot)
+        product = jnp.matmul(*self.read_matrices(), precision=dot)
         if self.has_start:
             product -= jnp.matmul(self.start_a[...], self.start_b[...], precision=dot)
         return kernel + self.scale[...][..., None, None] * product
@@ -95,7 +98,18 @@ class LoRA(nnx.Module):
         """
         norm = jax.lax.stop_gradient(jnp.linalg.norm(self.sum_kernel(kernel), axis=-2))
         is_adapted = self.scale[...][..., None] > 0
-        return jnp.where(is_adapted, self.magnitude[...] / norm, 1.0)
+        # A column of zeros has no direction: it stays as it is.
+        return jnp.where(is_adapted, self.magnitude[...] / jnp.where(norm > 0, norm, 1.0), 1.0)
+
+    def update(self, linear: Linear) -> LinearUpdate:
+        """Returns what the layer computes, in which the scale is a part of `b`, as the first values are."""
+        a, b = self.read_matrices()
+        if self.has_start:
+            a = jnp.concatenate([a, self.start_a[...]], axis=-1)
+            b = jnp.concatenate([b, -self.start_b[...]], axis=-2)
+        b = self.scale[...][..., None, None] * b
+        outputs = self._column_factors(linear.kernel[...]) if self.is_dora else None
+        return LinearUpdate(a, b, outputs=outputs, bias=read_bias(linear))
 
     def merge(self, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
         """Returns the kernel and the bias of a layer that computes the same without the adapter."""
@@ -103,6 +117,17 @@ class LoRA(nnx.Module):
         if self.is_dora:
             merged *= self._column_factors(kernel)[..., None, :]
         return merged, bias
+
+
+def role_of_a(linear: Linear) -> Role:
+    """Returns the role of `a`, which multiplies the vectors that the kernel does."""
+    role = linear.kernel.get_metadata()["role"]
+    return dataclasses.replace(role, kind=Kind.ADAPTER, axes=(tensor_axes(linear)[0], None))
+
+
+def role_of_b(linear: Linear) -> Role:
+    """Returns the role of `b`."""
+    return dataclasses.replace(role_of_a(linear), axes=(None, tensor_axes(linear)[1]))
 
 
 def make(linears: Sequence[Linear], target: Target, settings: AdapterSettings, rngs: nnx.Rngs) -> list[LoRA]:
@@ -115,22 +140,19 @@ def make(linears: Sequence[Linear], target: Target, settings: AdapterSettings, r
             f"config.adapter.init_lora_weights={settings.init_lora_weights!r} takes a part of rank {rank} from "
             f"{target.tensor}, whose rank is at most {most}; set config.adapter.r to {most} or less"
         )
-    # The matrices multiply the vectors that the kernels do.
-    kernel_role = linears[0].kernel.get_metadata()["role"]
-    make_role = functools.partial(dataclasses.replace, kernel_role, kind=Kind.ADAPTER)
-    a_role = make_role(axes=(tensor_axes(linears[0])[0], None))
+    a_role = role_of_a(linears[0])
     a = make_parameter(mask * _draw_a(target, size, settings.init_lora_weights, rngs), a_role)
     start_a = make_constant(jnp.zeros(target.shape(size, rank), jnp.float32), a_role.axes)
     adapters = []
     for linear in linears:
-        out, columns = linear.kernel.shape[-1], tensor_axes(linear)[1]
+        out = linear.kernel.shape[-1]
         b = jnp.zeros(target.shape(rank, out), jnp.float32)
         if settings.init_lora_weights == "false":
             bound = _by_layer(target, [rank**-0.5 for rank in map(float, _at_least_one(target.ranks))])
             b = bound * jax.random.uniform(rngs.params(), b.shape, minval=-1.0) * mask.swapaxes(-1, -2)
         adapter = LoRA(
             a,
-            make_parameter(b, make_role(axes=(None, columns))),
+            make_parameter(b, role_of_b(linear)),
             make_constant(target.stack(_find_scales(target, settings))),
             rate=settings.dropout,
             number=target.number,
@@ -138,7 +160,7 @@ def make(linears: Sequence[Linear], target: Target, settings: AdapterSettings, r
         if settings.init_lora_weights in FROM_KERNEL:
             adapter.add_start(start_a)
         if settings.use_dora:
-            adapter.add_magnitude(out, target, columns)
+            adapter.add_magnitude(out, target, tensor_axes(linear)[1])
         adapters.append(adapter)
     return adapters
 

@@ -1,9 +1,12 @@
 """Adds adapters to a model, says what is trained with them, and merges them into its linear layers."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+import optax
 from flax import nnx
 
 from jaxft.adapters.base import Method, Target
@@ -37,6 +40,20 @@ class AdapterPlan:
     def method(self) -> Method:
         """Returns the method of adapters."""
         return METHODS[self.settings.method]
+
+    @property
+    def penalize(self) -> Callable[[Mapping[str, Any]], jax.Array] | None:
+        """Returns what computes a term of the loss from the trained parameters by path; None for none."""
+        return self._bind(self.method.penalize)
+
+    @property
+    def wrap_optimizer(self) -> Callable[..., optax.GradientTransformation] | None:
+        """Returns what makes the optimizer of the run from another, see `Method`; None to leave it as it is."""
+        return self._bind(self.method.wrap_optimizer)
+
+    def _bind(self, function: Callable[..., Any] | None) -> Callable[..., Any] | None:
+        """Returns a function of the method with its targets and settings."""
+        return function and functools.partial(function, targets=self.targets, settings=self.settings)
 
     def describe(self) -> str:
         """Returns a line for the log: the method, and the modules that get adapters."""

@@ -52,7 +52,7 @@ def find_targets(
     targets = tuple(
         dataclasses.replace(
             target,
-            ranks=tuple(ranks.get(name, settings.r) if name in chosen else 0 for name in target.modules),
+            ranks=tuple(ranks.get(name, settings.rank) if name in chosen else 0 for name in target.modules),
             alphas=tuple(float(alphas.get(name, settings.alpha)) for name in target.modules),
             reads_input=_reads_input(target, chosen, inputs),
         )
@@ -97,7 +97,7 @@ def _list_linears(
         rules.sort(key=lambda rule: rule.chunk or (0, 1))
         linears = tuple(rule.parameter.removesuffix("/kernel") for rule in rules)
         layers = kernels[linears[0]][0] if rules[0].is_stacked else 1
-        ranks, alphas = (settings.r,) * layers, (settings.alpha,) * layers
+        ranks, alphas = (settings.rank,) * layers, (settings.alpha,) * layers
         targets.append(Target(tensor, linears, rules[0].is_stacked, ranks, alphas))
     return targets
 

@@ -3,7 +3,8 @@
 import dataclasses
 from typing import Any
 
-from jaxft.config.settings import Check, at_least, below_one, positive, setting, texts
+from jaxft.config.durations import duration
+from jaxft.config.settings import Check, at_least, below_one, not_negative, positive, setting, texts
 from jaxft.errors import UserError
 
 NO_ADAPTER = "none"
@@ -16,6 +17,11 @@ METHODS: dict[str, tuple[str, ...]] = {
         *_TARGETS,
         *("r", "alpha", "dropout", "bias", "rank_pattern", "alpha_pattern"),
         *("init_lora_weights", "use_rslora", "use_dora", "loraplus_lr_ratio"),
+    ),
+    "adalora": (
+        *_TARGETS,
+        *("init_r", "target_r", "tinit", "tfinal", "deltaT", "beta1", "beta2", "orth_reg_weight"),
+        *("alpha", "dropout", "bias", "rank_pattern"),
     ),
     "bitfit": (),
     "ia3": (*_TARGETS, "feedforward_modules"),
@@ -64,6 +70,26 @@ class Adapter:
         "modules that are trained completely, besides the heads: ends of their names, such as `pooler`",
         check=texts("names, ('pooler',)"),
         example="('pooler',)",
+    )
+    init_r: int = setting(12, "rank of `adalora` at the start", check=at_least(1))
+    target_r: int = setting(8, "mean rank of `adalora` in the end", check=at_least(1))
+    tinit: Any = setting(
+        0,
+        "duration of the start, in which `adalora` keeps all ranks; written like `optim.warmup`",
+        check=duration("adapter.tinit"),
+    )
+    tfinal: Any = setting(
+        0,
+        "duration of the end, in which ranks no longer change; written like `optim.warmup`",
+        check=duration("adapter.tfinal"),
+    )
+    deltaT: int = setting(1, "steps from one choice of ranks to the next", check=at_least(1))
+    beta1: float = setting(0.85, "decay of the mean sensitivity of values", check=below_one())
+    beta2: float = setting(0.85, "decay of the mean uncertainty of values", check=below_one())
+    orth_reg_weight: float = setting(
+        0.5,
+        "weight of the term that keeps the matrices of `adalora` near to orthonormal",
+        check=not_negative(),
     )
     r: int = setting(8, "rank of `lora`, width of `bottleneck`", check=at_least(1))
     alpha: float = setting(
@@ -114,6 +140,11 @@ class Adapter:
         """Returns whether the run trains adapters."""
         return self.method != NO_ADAPTER or self.init_from is not None
 
+    @property
+    def rank(self) -> int:
+        """Returns the rank at the start of adapters that `rank_pattern` does not name."""
+        return self.init_r if self.method == "adalora" else self.r
+
     def check(self) -> None:
         """Raises `UserError` if a setting is set that the run's method does not read, or two contradict each other."""
         if self.method == NO_ADAPTER and self.init_from is not None:
@@ -126,6 +157,13 @@ class Adapter:
                 raise UserError(
                     f"config.adapter.{field.name}={value!r} is a setting of {' and '.join(readers)}; this run's "
                     f"config.adapter.method is {self.method!r}: leave the setting out, or change config.adapter.method"
+                )
+        if self.method == "adalora":
+            highest = max([self.target_r, *(rank for _, rank in self.rank_pattern)])
+            if highest > self.init_r:
+                raise UserError(
+                    f"config.adapter.init_r={self.init_r}: config.adapter.target_r or rank_pattern is {highest}, and "
+                    "ranks only fall; expected none above init_r"
                 )
         if self.bias == "lora_only" and self.layers_to_transform:
             raise UserError(

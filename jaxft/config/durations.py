@@ -4,7 +4,7 @@ import math
 import re
 from typing import Any, TypedDict
 
-from jaxft.config.settings import MAX_COUNT
+from jaxft.config.settings import MAX_COUNT, Check
 from jaxft.errors import UserError
 
 _DURATION = re.compile(r"\s*([\d.eE+-]+)\s*(%|steps?|epochs?|examples?)\s*")
@@ -58,6 +58,16 @@ def duration_steps(
             f"config.{key}={value!r}: expected a share of the run (0.1), a number of steps (100), or text "
             "such as '10%', '100 steps', '0.5 epochs', '1000 examples'"
         ) from None
+
+
+def duration(key: str) -> Check:
+    """Returns a check that a setting is a duration."""
+
+    def accepts(value: Any) -> bool:
+        duration_steps(value, key, total=1, steps_per_epoch=1, examples_per_step=1)  # raises for others
+        return True
+
+    return Check(accepts, "a duration")
 
 
 def total_steps(

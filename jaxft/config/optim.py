@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from jaxft.config.durations import duration_steps
+from jaxft.config.durations import duration
 from jaxft.config.settings import Check, below_one, is_finite, not_negative, positive, setting, texts
 from jaxft.errors import UserError
 
@@ -24,16 +24,6 @@ SCHEDULES = {
     "inverse_sqrt": (),
     "warmup_stable_decay": ("cooldown",),
 }
-
-
-def _duration(key: str) -> Check:
-    """Returns a check that a setting is a duration."""
-
-    def accepts(value: Any) -> bool:
-        duration_steps(value, key, total=1, steps_per_epoch=1, examples_per_step=1)  # raises for others
-        return True
-
-    return Check(accepts, "a duration")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +49,13 @@ class Optim:
     warmup: Any = setting(
         None,
         "duration of the rise from 0: `0.1` or `10%` of the run, `100` steps, `1 epoch`, `500 examples`",
-        check=_duration("optim.warmup"),
+        check=duration("optim.warmup"),
         hf="warmup_steps, warmup_ratio",
     )
     cooldown: Any = setting(
         0.2,
         "duration of the fall to 0 at the end, as a cosine, with `warmup_stable_decay`; written like `warmup`",
-        check=_duration("optim.cooldown"),
+        check=duration("optim.cooldown"),
     )
     power: float = setting(1.0, "power of `polynomial`; 1 is a line", check=positive())
     weight_decay: float = setting(

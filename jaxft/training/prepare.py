@@ -14,6 +14,7 @@ from jaxft.adapters.plan import plan_adapters
 from jaxft.adapters.registry import METHODS
 from jaxft.config.durations import EpochScale, duration_steps, total_steps
 from jaxft.config.sections import NEW, RUN, Settings
+from jaxft.config.settings import flatten
 from jaxft.data.batching.batch import Batches, BatchSpec, Shape
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.chunked import ChunkedLoader
@@ -217,9 +218,10 @@ def prepare_run(
     scale = EpochScale(steps_per_epoch=per_epoch, examples_per_step=loader.window_count / per_epoch)
     length = config.train
     total = total_steps(steps=length.steps, examples=length.examples, epochs=length.epochs, **scale)
-    warmup, cooldown = (
-        duration_steps(getattr(config.optim, name), f"optim.{name}", total=total, **scale)
-        for name in ("warmup", "cooldown")
+    durations = flatten(config)
+    warmup, cooldown, tinit, tfinal = (
+        duration_steps(durations[key], key, total=total, **scale)
+        for key in ("optim.warmup", "optim.cooldown", "adapter.tinit", "adapter.tfinal")
     )
     log(
         f"a step: {size.rows:,} {'row' if size.rows == 1 else 'rows'} of {size.length}, "
@@ -238,7 +240,9 @@ def prepare_run(
     batches, output_share = prune_outputs(
         net, loader, windows, steps=total, microbatches=config.batch.accumulate
     )
-    trainer = make_trainer(net, config, total=total, warmup=warmup, cooldown=cooldown)
+    trainer = make_trainer(
+        net, config, total=total, warmup=warmup, cooldown=cooldown, tinit=tinit, tfinal=tfinal
+    )
     check_memory(trainer)
     eval_every = config.eval.every_steps or per_epoch
     return PreparedRun(

@@ -105,7 +105,16 @@ class Trainer:
         return to_kept({name: (trained | state.frozen)[name] for name in self.net.abstract})
 
 
-def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, cooldown: int = 0) -> Trainer:
+def make_trainer(
+    net: Network,
+    config: Settings,
+    *,
+    total: int,
+    warmup: int,
+    cooldown: int = 0,
+    tinit: int = 0,
+    tfinal: int = 0,
+) -> Trainer:
     """Makes the optimizer and the train step of `config`. Computes nothing.
 
     Args:
@@ -113,13 +122,20 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, coo
       config: the run's settings.
       total: the steps of the run.
       warmup, cooldown: the first and the last steps, over which the learning rate rises and falls.
+      tinit, tfinal: the first and the last steps, in which AdaLoRA keeps its ranks.
     """
     names = list(net.abstract)
     trainable, frozen = split_frozen(config, names, net.fixed_names)
-    hyperparameters = make_hyperparameters(config, total=total, warmup=warmup, cooldown=cooldown)
+    hyperparameters = make_hyperparameters(
+        config, total=total, warmup=warmup, cooldown=cooldown, tinit=tinit, tfinal=tfinal
+    )
     trainable_roles = {name: net.roles[name] for name in trainable}
     make = functools.partial(
-        make_optimizer, config, trainable=trainable_roles, num_layers=net.model_config.num_layers
+        make_optimizer,
+        config,
+        trainable=trainable_roles,
+        num_layers=net.model_config.num_layers,
+        adapters=net.adapters,
     )
     init_optimizer = make(hyperparameters).init
     replicated = NamedSharding(net.mesh, PartitionSpec())
@@ -149,6 +165,7 @@ def make_trainer(net: Network, config: Settings, *, total: int, warmup: int, coo
             name: jnp.dtype(config.optim.gradients if role.is_matrix else jnp.float32)
             for name, role in trainable_roles.items()
         },
+        penalize=None if net.adapters is None else net.adapters.penalize,
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     on_gpu = net.mesh.devices.flat[0].platform == "gpu"

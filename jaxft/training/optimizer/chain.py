@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import optax
 
+from jaxft.adapters.plan import AdapterPlan
 from jaxft.config.sections import Settings
 from jaxft.layers.parameters import Role
 from jaxft.layers.transformer.layer_stacks import scale_layers
@@ -21,20 +22,25 @@ from jaxft.training.optimizer.update_rules import make_update_rule
 
 
 def make_optimizer(
-    config: Settings, hyper: Hyperparameters, trainable: Mapping[str, Role], num_layers: int
+    config: Settings,
+    hyper: Hyperparameters,
+    trainable: Mapping[str, Role],
+    num_layers: int,
+    adapters: AdapterPlan | None = None,
 ) -> optax.GradientTransformation:
     """Makes the optimizer `config.optim.name` for `trainable` parameters, by path.
 
     The update rule comes first. Then weights decay and are pulled to their start, which the rule does not rescale.
-    Then come the learning rates, and what reads or changes the moved parameters: L1, and `config.optim.ema`, which
-    averages them. Not the optimizer but the train step clips gradients. `hyper` may be traced; the structure of the
-    optimizer's state does not depend on it.
+    Then come the learning rates, and what reads or changes the moved parameters: L1, adapters that lose ranks, and
+    `config.optim.ema`, which averages them. Not the optimizer but the train step clips gradients. `hyper` may be
+    traced; the structure of the optimizer's state does not depend on it.
 
     Args:
       config: the run's settings.
       hyper: the run's rates and lengths.
       trainable: the roles of the parameters.
       num_layers: the number of layers in a stack.
+      adapters: the adapters among the parameters; None for none.
     """
     optim = config.optim
     decayed = find_decayed(config, trainable)
@@ -58,6 +64,9 @@ def make_optimizer(
     if optim.l1:
         rates = {name: factor for name, factor in factors.items() if decayed[name]}
         steps.append(shrink_to_zero(lambda step: rate(step) * hyper.l1, rates))
+    if adapters is not None and adapters.wrap_optimizer is not None:
+        rule = optax.chain(*steps)
+        steps = [adapters.wrap_optimizer(rule, total=hyper.total, tinit=hyper.tinit, tfinal=hyper.tfinal)]
     if optim.ema:
         steps.append(average_parameters(optim.ema))  # last, so that it sees the applied updates
     return optax.chain(*steps)

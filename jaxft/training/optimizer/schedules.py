@@ -27,6 +27,7 @@ class Hyperparameters(NamedTuple):
       cooldown: the last steps, over which the schedule `warmup_stable_decay` falls, int32; None for other schedules.
       l1: the L1 decay, float32; None for none.
       pull_to_start: the decay of the distance from the first weights, float32; None for none.
+      tinit, tfinal: the first and the last steps, in which AdaLoRA keeps its ranks, int32; None for other methods.
     """
 
     seed: Any
@@ -39,9 +40,13 @@ class Hyperparameters(NamedTuple):
     cooldown: Any = None
     l1: Any = None
     pull_to_start: Any = None
+    tinit: Any = None
+    tfinal: Any = None
 
 
-def make_hyperparameters(config: Settings, *, total: int, warmup: int, cooldown: int = 0) -> Hyperparameters:
+def make_hyperparameters(
+    config: Settings, *, total: int, warmup: int, cooldown: int = 0, tinit: int = 0, tfinal: int = 0
+) -> Hyperparameters:
     """Returns the hyperparameters of a run of `total` steps.
 
     Args:
@@ -49,9 +54,10 @@ def make_hyperparameters(config: Settings, *, total: int, warmup: int, cooldown:
       total: the steps of the run.
       warmup: the first steps, over which the learning rate rises.
       cooldown: the last steps, over which it falls, if the schedule is `warmup_stable_decay`.
+      tinit, tfinal: the first and the last steps, in which AdaLoRA keeps its ranks.
 
     Raises:
-      UserError: the warmup, or both together, are longer than the run.
+      UserError: the warmup, or what has to be in the run next to each other, is longer than the run.
     """
     optim = config.optim
     if warmup > total:
@@ -61,6 +67,12 @@ def make_hyperparameters(config: Settings, *, total: int, warmup: int, cooldown:
         raise UserError(
             f"config.optim.warmup is {warmup} steps and config.optim.cooldown {cooldown}, but the run has {total}; "
             "shorten them"
+        )
+    allocates_ranks = config.adapter.method == "adalora"
+    if allocates_ranks and tinit + tfinal >= total:
+        raise UserError(
+            f"config.adapter.tinit is {tinit} steps and config.adapter.tfinal {tfinal}, but the run has {total}; "
+            "shorten them, so that steps are left in which ranks change"
         )
     return Hyperparameters(
         seed=np.uint32(config.seed),
@@ -73,6 +85,8 @@ def make_hyperparameters(config: Settings, *, total: int, warmup: int, cooldown:
         cooldown=np.int32(cooldown) if has_cooldown else None,
         l1=np.float32(optim.l1) if optim.l1 else None,
         pull_to_start=np.float32(optim.pull_to_start) if optim.pull_to_start else None,
+        tinit=np.int32(tinit) if allocates_ranks else None,
+        tfinal=np.int32(tfinal) if allocates_ranks else None,
     )
 
 
