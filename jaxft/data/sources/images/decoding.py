@@ -1,19 +1,58 @@
 """Decodes images with Pillow: the same bytes always become the same pixels."""
 
-import numpy as np
+import contextlib
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, TypeAlias
 
-from jaxft.errors import UserError
+import numpy as np
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from jaxft.errors import UserError, first_line
+
+# The path of a file, the bytes of one, or pixels: uint8 [H, W] or [H, W, C].
+ImageContent: TypeAlias = str | bytes | memoryview | np.ndarray
 
 MAX_PIXELS = 80_000_000  # of an image, unless the user allows more
+SUFFIXES = tuple(
+    ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm".split()
+)
+
+# The first bytes of a format -> Pillow's class. `Image.open` would also try formats that start other programs, and its
+# limit of pixels belongs to the process and is no setting.
+_OPENERS: Mapping[bytes, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
+    b"\xff\xd8\xff": JpegImagePlugin.JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImagePlugin.PngImageFile,
+    b"RIFF": WebPImagePlugin.WebPImageFile,
+    b"GIF8": GifImagePlugin.GifImageFile,
+    b"BM": BmpImagePlugin.BmpImageFile,
+    b"II*\0": TiffImagePlugin.TiffImageFile,
+    b"MM\0*": TiffImagePlugin.TiffImageFile,
+    **{b"P%d" % number: PpmImagePlugin.PpmImageFile for number in range(1, 7)},
+}
+_EXPECTED = "expected a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
+_WHITE = (255, 255, 255, 255)
+_HIGH_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # grey of 16 bits; "I" has room for more
 
 
 class BrokenImage(UserError):
     """The error of an image that cannot be decoded. The message has its place."""
 
 
-def decode_image(
-    image: str | bytes | memoryview | np.ndarray, place: str, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
+def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Returns the pixels of an image in RGB: uint8 `[H, W, 3]`.
 
     Formats are JPEG, PNG, WebP, GIF, BMP, TIFF and PPM. The rotation that EXIF data asks for is applied. Transparent
@@ -28,4 +67,109 @@ def decode_image(
     Raises:
       BrokenImage: the file is missing, truncated, damaged, too large or of another format.
     """
-    raise NotImplementedError
+    if isinstance(image, np.ndarray):
+        _check_size(image.shape[1], image.shape[0], place, max_pixels)
+        return _decode_pixels(image, place)
+    with _open_content(image, place) as file:
+        opener = _choose_opener(file, place)
+        try:
+            with opener(file) as opened:
+                _check_size(*opened.size, place, max_pixels)
+                opened.load()
+                return convert_to_rgb(_turn(opened))
+        except BrokenImage:
+            raise
+        except Exception as error:  # the errors of Pillow's formats have no common class
+            raise BrokenImage(
+                f"{place}: the image is truncated or damaged ({first_line(error)}); put back a copy of it"
+            ) from None
+
+
+def convert_to_rgb(image: Image.Image) -> np.ndarray:
+    """Returns the pixels of an opened image in RGB, uint8 `[H, W, 3]`; what is transparent is white.
+
+    Raises `ValueError` for pixels that have no 8 or 16 bits.
+    """
+    if image.mode in _HIGH_MODES:
+        values = np.asarray(image)
+        if values.size and (values.min() < 0 or values.max() > 0xFFFF):
+            raise ValueError("its pixels have more than 16 bits")
+        grey = (values >> 8).astype(np.uint8)  # as Pillow does with colours of 16 bits
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
+    return np.array(image.convert("RGB"))
+
+
+def read_content(image: str | bytes | memoryview, place: str) -> bytes | memoryview:
+    """Returns the bytes of an image. Raises `BrokenImage` for a path that cannot be read."""
+    if not isinstance(image, str):
+        return image
+    with _open_content(image, place) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def _report_unreadable(path: str, place: str) -> Iterator[None]:
+    """Raises `BrokenImage` where the body cannot open a file."""
+    named = place if path in place else f"{place}: {path}"
+    try:
+        yield
+    except FileNotFoundError:
+        raise BrokenImage(f"{named}: no such file (in {os.getcwd()}); correct the path") from None
+    except OSError as error:
+        raise BrokenImage(f"{named}: the file cannot be read ({error.strerror or error})") from None
+    except ValueError:  # a path with a null byte
+        raise BrokenImage(f"{place}: {path!r} is no path of a file") from None
+
+
+def _open_content(image: str | bytes | memoryview, place: str) -> IO[bytes]:
+    if not isinstance(image, str):
+        return io.BytesIO(image)
+    with _report_unreadable(image, place):
+        if not stat.S_ISREG(os.stat(image).st_mode):  # a pipe or device might never end
+            raise BrokenImage(f"{place}: {image} is no file; expected the path of an image")
+        return open(image, "rb")
+
+
+def _choose_opener(file: IO[bytes], place: str) -> Callable[[IO[bytes]], ImageFile.ImageFile]:
+    start = file.read(12)
+    file.seek(0)
+    for signature, opener in _OPENERS.items():
+        if start.startswith(signature) and (signature != b"RIFF" or start[8:] == b"WEBP"):
+            return opener
+    problem = "the file is empty" if not start else "no image of a format that can be read"
+    raise BrokenImage(f"{place}: {problem}; {_EXPECTED}")
+
+
+def _turn(image: Image.Image) -> Image.Image:
+    """Applies the rotation of EXIF data; a damaged entry asks for none."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # of the reader of EXIF data, which has no common class of errors
+        return image
+
+
+def _check_size(width: int, height: int, place: str, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise BrokenImage(
+            f"{place}: an image of {width:,} x {height:,} pixels, which takes {width * height * 3 / 1e6:,.0f} MB of "
+            f"memory; at most {max_pixels:,} are allowed: scale it down, or set config.data.max_pixels to more"
+        )
+
+
+def _decode_pixels(pixels: np.ndarray, place: str) -> np.ndarray:
+    """Returns an array as RGB, uint8 `[H, W, 3]`."""
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not pixels.size:
+        raise BrokenImage(
+            f"{place}: an array of {pixels.dtype} {list(pixels.shape)}; expected uint8 with [H, W], or [H, W, C] with "
+            "1, 3 or 4 channels"
+        )
+    if pixels.shape[2] == 4:
+        return convert_to_rgb(Image.fromarray(np.ascontiguousarray(pixels), "RGBA"))
+    return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

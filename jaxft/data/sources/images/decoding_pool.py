@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxft.data.sources.images.augmentation import DrawKey
-from jaxft.data.sources.images.decoding import BrokenImage
+from jaxft.data.sources.images.decoding import BrokenImage, ImageContent
 from jaxft.data.sources.images.preparation import Preparation
-from jaxft.data.sources.images.reading import ImageContent
 
 
 class ImageRequest(NamedTuple):

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxft.data.sources.images.augmentation import Augmentation, DrawKey
-from jaxft.data.sources.images.decoding import MAX_PIXELS
+from jaxft.data.sources.images.decoding import MAX_PIXELS, ImageContent
 from jaxft.data.sources.images.processors import ImageProcessor
-from jaxft.data.sources.images.reading import ImageContent
 
 VIEW_KINDS = ("center", "flip", "crops")  # of test-time averaging
 

@@ -2,15 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import numpy as np
+from typing import Any
 
 from jaxft.data.sources import files, formats
+from jaxft.data.sources.images.decoding import ImageContent
 from jaxft.data.sources.labels import DEFAULT_RULES, LabelRules
-
-# The path of a file, the bytes of one, or pixels: uint8 [H, W] or [H, W, C].
-ImageContent: TypeAlias = str | bytes | memoryview | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
