@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,8 +11,21 @@ import numpy as np
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
 
-# Each transform is its own inverse, so that one name serves loading and saving.
-TRANSFORMS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"none": lambda x: x, "transpose": lambda x: x.T}
+
+class Transform(NamedTuple):
+    """Turns a checkpoint's tensor into a parameter, and back."""
+
+    load: Callable[[np.ndarray], np.ndarray]
+    save: Callable[[np.ndarray], np.ndarray]
+
+
+TRANSFORMS = {
+    "none": Transform(lambda x: x, lambda x: x),
+    "transpose": Transform(lambda x: x.T, lambda x: x.T),
+    # PyTorch's [out, in, height, width] is [height, width, in, out] here.
+    "convolution": Transform(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1)),
+    "first": Transform(lambda x: x[0], lambda x: x[None]),  # of an axis of size 1
+}
 FLOATING_DTYPES = ("float64", "float32", "float16", "bfloat16")  # of tensors that become parameters
 
 
@@ -81,11 +94,13 @@ class WeightTable:
       canonical: (regex, replacement) pairs, applied in order, that turn a checkpoint's tensor names into those of the
         rules. They handle names of older versions and missing prefixes.
       ignore: regexes (`re.search`) for canonical names of tensors that may stay unused, such as other tasks' heads.
+      constants: tensors by name that a checkpoint has, but that nothing reads: they are written with these values.
     """
 
     rules: Sequence[WeightRule]
     canonical: Sequence[tuple[str, str]] = ()
     ignore: Sequence[str] = ()
+    constants: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +188,8 @@ def load_weights(
     for name, original in originals.items():
         if original in used:
             continue
+        if name in table.constants:
+            continue
         if name not in replaced and not any(re.search(pattern, name) for pattern in table.ignore):
             raise UserError(
                 f"{source} has a tensor {original!r} {tuple(tensors[original].shape)} that the model has no "
@@ -194,12 +211,12 @@ def save_weights(
       UserError: the table has no rule for a parameter, or some chunks of a tensor are missing.
     """
     rules = {rule.parameter: rule for rule in table.rules}
-    tensors: dict[str, np.ndarray] = {}
+    tensors = dict(table.constants)
     incomplete: dict[str, dict[int, np.ndarray]] = {}  # chunks by tensor and index
     for path, value in parameters.items():
         rule = _rule_for(rules, path)
         value = np.asarray(value)
-        transform = TRANSFORMS[rule.transform]
+        transform = TRANSFORMS[rule.transform].save
         layers = value[rule.first_layer :] if rule.is_stacked else [value]
         for name, layer in zip(rule.tensor_names(value.shape), layers, strict=True):
             if rule.chunk is None:
@@ -262,7 +279,7 @@ def _convert(
         index, count = rule.chunk
         *others, width = layer_shape
         transformed_shape = (*others, width * count)
-    expected = transform(np.empty(transformed_shape, np.bool_)).shape
+    expected = transform.save(np.empty(transformed_shape, np.bool_)).shape
     if tensor.shape != expected:
         raise UserError(
             f"{source}: the tensor {name!r} has the shape {tuple(tensor.shape)}, but {expected} is expected "
@@ -272,7 +289,7 @@ def _convert(
         raise UserError(
             f"{source}: the tensor {name!r} has dtype {tensor.dtype.name}; expected one of {', '.join(FLOATING_DTYPES)}"
         )
-    transformed = transform(tensor)
+    transformed = transform.load(tensor)
     return transformed if rule.chunk is None else transformed[..., index * width : (index + 1) * width]
 
 

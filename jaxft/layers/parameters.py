@@ -10,7 +10,9 @@ from flax import nnx
 class Kind(enum.Enum):
     """The kinds of parameters."""
 
-    KERNEL = "kernel"  # a matrix `[in, out]` of a product
+    KERNEL = (
+        "kernel"  # a matrix `[in, out]` of a product, or those of a convolution, `[height, width, in, out]`
+    )
     EMBEDDING = "embedding"  # a table `[count, D]` of vectors that are looked up
     VOCABULARY = "vocabulary"  # the embedding that has a row for each token, and may also be the output layer
     NORM = "norm"  # a scale or bias of a normalization
@@ -18,6 +20,9 @@ class Kind(enum.Enum):
     ADAPTER = "adapter"  # a matrix `[in, r]` or `[r, out]` of an adapter
     FACTOR = "factor"  # the values by which an adapter multiplies features
     CONSTANT = "constant"  # values of an adapter that are never trained
+    STATISTIC = (
+        "statistic"  # no parameter, but a running mean or variance, whose next value a train step returns
+    )
 
 
 # How FSDP and tensor parallelism split a kernel `[in, out]`, by axes of the mesh. The tensor axis splits what comes out
@@ -38,12 +43,14 @@ class Role:
       reads_all_positions: True for a kernel of queries, keys or values. Even if the outputs of the last layer are read
         at few positions, it multiplies all of them.
       reads_tokens: False for a kernel that multiplies a table whose rows are not tokens, such as those of distances.
+      uses: how often a kernel multiplies for each slot of a row, if not once at each of its positions.
     """
 
     kind: Kind
     axes: tuple[str | None, ...] = ()
     reads_all_positions: bool = False
     reads_tokens: bool = True
+    uses: int | None = None
 
     @property
     def is_matrix(self) -> bool:

@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from jaxft.hub.weights import WeightRule, WeightTable
 from jaxft.layers.heads.backbone import Backbone
@@ -33,6 +35,18 @@ class Head:
     form: HeadForm = HeadForm()
     read_dropout: Callable[[Mapping[str, object]], float] | None = None
     configure: Callable[[Any], Mapping[str, Any]] | None = None
+
+
+class Resized(NamedTuple):
+    """Describes a parameter that a checkpoint has in another size.
+
+    Attributes:
+      shape: its shape in the checkpoint.
+      convert: turns its value there into that of the model.
+    """
+
+    shape: tuple[int, ...]
+    convert: Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +89,9 @@ class Family:
       has_pooler: whether the network takes `pooler=True`, for a layer over the first state.
       new_model: how new models are made; None if all start from a checkpoint.
       make_decoder: makes the decoder of a shape; None if the family does not generate text.
+      configure_table: returns the table of a shape; None if it is the same for all.
+      resize: returns the parameters, by path, that a checkpoint of the first shape has in another size than the second
+        shape needs.
       adapter_targets: the linear layers that get adapters if a run names none, by kind: "lora", "ia3", and of these
         those whose inputs are scaled ("ia3_inputs").
     """
@@ -89,6 +106,8 @@ class Family:
     has_pooler: bool
     new_model: NewModel | None = None
     make_decoder: Callable[[ModelConfig], AnyDecoder] | None = None
+    configure_table: Callable[[Any], WeightTable] | None = None
+    resize: Callable[[Any, Any], Mapping[str, Resized]] = lambda stored, config: {}
     adapter_targets: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=lambda: ADAPTER_TARGETS)
 
     def head(self, kind: HeadKind, config: ModelConfig) -> Head:
@@ -98,7 +117,8 @@ class Family:
 
     def table_with_head(self, kind: HeadKind, config: ModelConfig) -> WeightTable:
         """Returns the table of a network of the shape `config` with a kind of head."""
-        return dataclasses.replace(self.table, rules=[*self.table.rules, *self.head(kind, config).rules])
+        table = self.table if self.configure_table is None else self.configure_table(config)
+        return dataclasses.replace(table, rules=[*table.rules, *self.head(kind, config).rules])
 
     def shared_head_rules(self, kind: HeadKind, config: ModelConfig) -> list[WeightRule]:
         """Returns the rules of a kind of head for tensors that the heads for labels share with that of pretraining."""

@@ -18,23 +18,23 @@ class ModelConfig(abc.ABC):
 
     Attributes:
       model_type: the family's name, as in the `model_type` of config.json.
-      vocab_size: the number of rows in the word embeddings.
       hidden_size: D, the width of hidden states.
       num_layers: the number of layers.
       num_heads: the number of attention heads, which divides `hidden_size`.
-      max_positions: the number of positions in a row at most.
       attention_dropout: the dropout rate of attention weights.
       initializer_range: the standard deviation of new weights.
+      vocab_size: the number of rows in the word embeddings; 0 if the model reads no text.
+      max_positions: the number of positions in a row of text at most.
     """
 
     model_type: ClassVar[str]
-    vocab_size: int
     hidden_size: int
     num_layers: int
     num_heads: int
-    max_positions: int
     attention_dropout: float
     initializer_range: float
+    vocab_size: int = 0
+    max_positions: int = 0
 
     @property
     def reads_token_types(self) -> bool:
@@ -55,6 +55,10 @@ class ModelConfig(abc.ABC):
     def relative_products(self) -> int:
         """Returns the number of products with positions that the scores of each layer add."""
         return 0
+
+    def count_positions(self, length: int) -> int:
+        """Returns the number of positions in a row of `length` slots: more, if a slot holds a picture."""
+        return length
 
     @classmethod
     @abc.abstractmethod
@@ -79,6 +83,8 @@ _MOST = {
     "local_attention": 2**24,
     "padding_id": 10**8,
 }
+
+MOST_PIXELS = 2**14  # of a side of a picture
 
 
 def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> dict[str, Any]:
@@ -121,6 +127,18 @@ def read_count(
             f"config.json: {key} is {json.dumps(value)[:60]}; expected a whole number from {least} to {most:,}"
         )
     return value
+
+
+def read_sides(hf_config: Mapping[str, object], key: str) -> tuple[int, int]:
+    """Returns the height and the width at `key`, which may be one number for both.
+
+    Raises:
+      UserError: they are not 1 to `MOST_PIXELS`.
+    """
+    value = hf_config[key]
+    sides = value if isinstance(value, list | tuple) and len(value) == 2 else [value, value]
+    height, width = (read_count({key: side}, key, most=MOST_PIXELS) for side in sides)
+    return height, width
 
 
 def write_fields(config: ModelConfig, hf_keys: Mapping[str, str]) -> dict[str, object]:

@@ -6,6 +6,7 @@ is the number of rows, L the number of positions in a row, D the hidden size, an
 
 import dataclasses
 import functools
+from typing import Protocol
 
 import jax
 from flax import nnx
@@ -58,15 +59,45 @@ class EncoderShape:
         return 0
 
 
-class SelfAttention(nnx.Module):
-    """Multi-head attention within segments (Vaswani et al., 2017, section 3.2.2), with its four projections."""
+class AttentionShape(Protocol):
+    """The part of a model's shape that attention knows; see `EncoderShape`."""
 
-    def __init__(self, config: EncoderShape, runtime: Runtime, *, rngs: nnx.Rngs):
+    @property
+    def hidden_size(self) -> int:
+        """D."""
+
+    @property
+    def num_heads(self) -> int:
+        """H."""
+
+    @property
+    def attention_dropout(self) -> float:
+        """The dropout rate of attention weights."""
+
+    @property
+    def initializer_range(self) -> float:
+        """The standard deviation of new weights."""
+
+
+class SelfAttention(nnx.Module):
+    """Multi-head attention within segments (Vaswani et al., 2017, section 3.2.2), with its four projections.
+
+    Args:
+      config: its shape.
+      runtime: how it computes.
+      use_input_bias: whether queries, keys and values have biases.
+    """
+
+    def __init__(
+        self, config: AttentionShape, runtime: Runtime, *, rngs: nnx.Rngs, use_input_bias: bool = True
+    ):
         size = config.hidden_size
         make_linear = functools.partial(
             Linear, size, size, initializer_range=config.initializer_range, layout=runtime.layout, rngs=rngs
         )
-        make_input = functools.partial(make_linear, axes=SPLIT_OUTPUTS, reads_all_positions=True)
+        make_input = functools.partial(
+            make_linear, axes=SPLIT_OUTPUTS, reads_all_positions=True, use_bias=use_input_bias
+        )
         self.query, self.key, self.value = make_input(), make_input(), make_input()
         self.output = make_linear(axes=SPLIT_INPUTS)
         self.config, self.runtime = config, runtime

@@ -1,0 +1,59 @@
+"""Convolves pictures, whose channels are the last axis."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxft.layers.parameters import Kind, Role, make_parameter
+from jaxft.layers.runtime import Runtime
+
+SPLIT_CHANNELS = (None, None, None, "fsdp")  # of a kernel
+
+
+class Convolution(nnx.Module):
+    """A convolution without a bias, `[R, H, W, in] -> [R, ceil(H / stride), ceil(W / stride), out]`, in x's dtype.
+
+    The kernel is float32 `[size, size, in, out]`. Zeros surround the picture, `size // 2` on each side.
+
+    Args:
+      in_channels, out_channels: the widths of input and output.
+      size: the height and width of the kernel, odd.
+      stride: the distance of the places where the kernel is applied.
+      uses: the number of these places in a picture.
+      runtime: how the network computes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        size: int,
+        stride: int,
+        uses: int,
+        runtime: Runtime,
+        rngs: nnx.Rngs,
+    ):
+        # He et al. (2015), section 2.2, for gradients that keep their size.
+        initializer = nnx.initializers.normal((2 / (size * size * out_channels)) ** 0.5)
+        kernel = initializer(rngs.params(), (size, size, in_channels, out_channels), jnp.float32)
+        self.kernel = make_parameter(kernel, Role(Kind.KERNEL, SPLIT_CHANNELS, uses=uses))
+        self.size, self.stride, self.runtime = size, stride, runtime
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolves x, `[R, H, W, in] -> [R, ceil(H / stride), ceil(W / stride), out]`."""
+        return jax.lax.conv_general_dilated(
+            x,
+            gather_kernel(self.kernel[...], self.runtime).astype(x.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=[(self.size // 2, self.size // 2)] * 2,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+def gather_kernel(kernel: jax.Array, runtime: Runtime) -> jax.Array:
+    """Gathers a kernel that devices share, so that each device convolves its rows alone."""
+    if runtime.activations is None:
+        return kernel
+    return jax.lax.with_sharding_constraint(kernel, NamedSharding(runtime.activations.mesh, PartitionSpec()))
