@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,11 +203,3 @@ def _guess_key(record: Mapping[str, Any], setting: str) -> str | None:
         if labels.as_bit(value) is not None and key.lower() not in _NO_LABELS
     ]
     return ",".join(bits) if setting == "label" and len(bits) > 1 else None
-
-
-def collect_label_names(examples: Iterable[LabelledText]) -> list[str]:
-    """Returns the names of all labels, in the order of `sort_labels`."""
-    names: set[str] = set()
-    for example in examples:
-        names.update([example.label] if isinstance(example.label, str) else example.label)
-    return labels.sort_labels(names)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from typing import Any
+from typing import Any, Protocol
 
 from jaxft.data.sources.records import record_values
 from jaxft.errors import UserError, list_names
@@ -13,6 +13,23 @@ from jaxft.errors import UserError, list_names
 SINGLE, MULTI, NUMBER = "single_label_classification", "multi_label_classification", "regression"
 
 Label = str | tuple[str, ...] | float  # a name, several names or a number, depending on the problem
+
+
+class Labelled(Protocol):
+    """An example with labels, such as a text or an image."""
+
+    @property
+    def label(self) -> Any:
+        """The label, a `Label` of one kind for all examples; None if labels are not read."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of labels in the order that the data or the user declares."""
+
+    @property
+    def origin(self) -> str:
+        """The place of the example, for messages."""
+
 
 # "0 1 0", "[0. 1. 0.]" (as numpy prints it) or "0,1,0"
 _ROW_OF_BITS = re.compile(r"[\[(]?\s*(?:[01](?:\.0*)?[\s,;|]+)+[01](?:\.0*)?\s*[\])]?")
@@ -108,6 +125,14 @@ def sort_labels(names: Collection[str]) -> list[str]:
     if not are_numbers(names):
         return sorted(names)
     return sorted(names, key=lambda name: (_as_decimal(name), name))
+
+
+def collect_label_names(examples: Iterable[Labelled]) -> list[str]:
+    """Returns the names of all labels, in the order of `sort_labels`."""
+    names: set[str] = set()
+    for example in examples:
+        names.update([example.label] if isinstance(example.label, str) else example.label)
+    return sort_labels(names)
 
 
 def are_numbers(names: Iterable[str]) -> bool:

@@ -11,7 +11,7 @@ from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import read_model_config
 from jaxft.tasks.base import Answer, Json, Task
 from jaxft.tasks.exports import Export, HeadAnswer, describe_layers
-from jaxft.tasks.sequence_classification.number_label import NumberLabel
+from jaxft.tasks.labels.number_label import NumberLabel
 from jaxft.tasks.sequence_classification.settings import Settings
 from jaxft.tasks.sequence_classification.task import (
     SequenceClassification,

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jaxft.data.batching.batch import BatchSpec
+from jaxft.data.batching.batch import BatchSpec, segment_labels
 from jaxft.data.batching.output_positions import FIRST_TOKENS, LAST_TOKENS, OutputRule
 from jaxft.data.sources.labels import NUMBER, SINGLE
 from jaxft.errors import UserError
@@ -21,8 +21,8 @@ from jaxft.models.registry import FAMILIES, find_head, make_backbone, read_model
 from jaxft.tasks.base import Arrays, Task
 from jaxft.tasks.checkpoint_heads import find_head_order
 from jaxft.tasks.label_losses import loss_with_r_drop
-from jaxft.tasks.sequence_classification.label_types import make_label_type
-from jaxft.tasks.sequence_classification.number_label import NumberLabel
+from jaxft.tasks.labels.label_types import make_label_type
+from jaxft.tasks.labels.number_label import NumberLabel
 from jaxft.tasks.sequence_classification.settings import Settings
 from jaxft.tasks.settings import resolve_max_segments
 
@@ -52,14 +52,17 @@ def has_transformers_class(config: Settings, model_config: ModelConfig) -> bool:
 
 
 class SequenceClassification(Task):
-    """Predicts labels or numbers for texts. `config.model.problem_type` chooses from `label_types.LABEL_TYPES`."""
+    """Predicts labels or numbers for texts. `config.model.problem_type` chooses from `LABEL_TYPES`."""
 
     def __init__(self, labels: list[str], config: Settings, head_dropout: float):
         self.labels = labels
         self.head_dropout = head_dropout
         self.config = config
         self.label_type = make_label_type(labels, config)
-        self.batch_spec = BatchSpec(self.label_type.arrays, resolve_max_segments(config.data))
+        target = self.label_type.target
+        self.batch_spec = BatchSpec(
+            segment_labels(target.dtype, target.shape), resolve_max_segments(config.data)
+        )
         self.r_drop = config.loss.r_drop
         self.backbone_passes = 2 if self.r_drop else 1
 

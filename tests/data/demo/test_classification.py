@@ -4,7 +4,8 @@ import pytest
 
 from jaxft.data.demo import classification
 from jaxft.data.sources.dev_split import find_text_overlap
-from jaxft.data.sources.labelled_texts import TextColumns, collect_label_names, read_labelled_texts
+from jaxft.data.sources.labelled_texts import TextColumns, read_labelled_texts
+from jaxft.data.sources.labels import collect_label_names
 from jaxft.errors import UserError
 
 

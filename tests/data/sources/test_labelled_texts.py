@@ -8,9 +8,9 @@ import pytest
 from jaxft.data.sources.labelled_texts import (
     LabelledText,
     TextColumns,
-    collect_label_names,
     read_labelled_texts,
 )
+from jaxft.data.sources.labels import collect_label_names
 from jaxft.data.sources.records import hub
 from jaxft.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Formats the evaluation of labelled texts: the JSON record and the report to print."""
+"""Formats the evaluation of labelled examples: the JSON record and the report to print."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ def evaluation_record(
 ) -> dict[str, Any]:
     """Returns the content of `eval/dev.json`: JSON values with everything that `render_report` needs.
 
-    The keys are `data` (the evaluated source), `method` (the part of long texts that is read), `examples`, `metrics`
+    The keys are `data` (the evaluated source), `method` (how examples are read), `examples`, `metrics`
     (flat), and the keys of `details`: `intervals`, `thresholds`, `confusion` (`labels`, and `counts` by gold and
     predicted label). Numbers that are not finite become None, because JSON does not have them.
     """
@@ -33,16 +33,17 @@ def evaluation_record(
     }
 
 
-def render_report(record: Mapping[str, Any], brief: bool = False) -> RenderableType:
+def render_report(record: Mapping[str, Any], noun: str, brief: bool = False) -> RenderableType:
     """Returns the report of an `evaluation_record`, for rich to print. The record may be read from JSON.
 
     Args:
       record: the record.
+      noun: the name of an example, in the singular.
       brief: True for about 25 lines, with at most `SHOWN_LABELS` labels and `SHOWN_CONFUSIONS` confusions.
     """
     metrics = record["metrics"]
     sections: list[RenderableType] = [
-        Text(f"{record['data']}: {record['examples']:,} texts; read: {record['method']}")
+        Text(f"{record['data']}: {record['examples']:,} {noun}s; read: {record['method']}")
     ]
     averages = [name for name in ("micro", "macro", "weighted") if f"f1_{name}" in metrics]
     families = {"examples"} | {f"{score}_{average}" for score in SCORES for average in averages}
@@ -70,7 +71,7 @@ def render_report(record: Mapping[str, Any], brief: bool = False) -> RenderableT
     if averages:
         sections.append(_label_table(metrics, averages, SHOWN_LABELS if brief else None))
     if confusion := record.get("confusion"):
-        sections.append(_confusion_table(confusion, SHOWN_CONFUSIONS if brief else None))
+        sections.append(_confusion_table(confusion, noun, SHOWN_CONFUSIONS if brief else None))
     return Group(*sections)
 
 
@@ -95,7 +96,7 @@ def _label_table(metrics: Mapping[str, float], averages: Sequence[str], shown: i
     return table
 
 
-def _confusion_table(confusion: Mapping[str, Any], shown: int | None) -> RenderableType:
+def _confusion_table(confusion: Mapping[str, Any], noun: str, shown: int | None) -> RenderableType:
     names = confusion["labels"]
     wrong = [
         (count, names[gold], names[predicted])
@@ -106,7 +107,7 @@ def _confusion_table(confusion: Mapping[str, Any], shown: int | None) -> Rendera
     if not wrong:
         return Text("No confusions.")
     title = f"{min(shown, len(wrong))} of {len(wrong):,} confusions" if shown else "Confusions"
-    table = _table(title, "gold", "predicted", "texts")
+    table = _table(title, "gold", "predicted", f"{noun}s")
     for count, gold, predicted in sorted(wrong, key=lambda item: -item[0])[:shown]:
         table.add_row(Text(gold), Text(predicted), f"{count:,}")
     return table

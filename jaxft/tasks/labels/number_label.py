@@ -6,15 +6,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxft.data.batching.batch import segment_labels
 from jaxft.data.encoding.encoded import ArraySpec
-from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.labels import NUMBER
+from jaxft.data.sources.labels import NUMBER, Labelled
 from jaxft.errors import UserError
 from jaxft.losses import cross_entropy
 from jaxft.metrics.regression import RegressionState
 from jaxft.tasks.base import Log
-from jaxft.tasks.sequence_classification.settings import Settings
+from jaxft.tasks.labels.settings import LabelSettings
 
 VALUE = "value"  # the label of a head that predicts a number
 WORST = 100  # the most predictions of numbers in the error list
@@ -27,21 +25,21 @@ class NumberLabel:
     data's units.
     """
 
+    target = ArraySpec(np.float32)
     selection_metric = "pearson"
     error_columns: tuple[str, ...] = ("gold", "predicted", "difference")
 
-    def __init__(self, labels: Sequence[str], config: Settings):
+    def __init__(self, labels: Sequence[str], config: LabelSettings):
         for key in ("label_smoothing", "class_weights", "focal_gamma"):
             if getattr(config.loss, key):
                 raise UserError(
                     f"config.loss.{key} is not for config.model.problem_type={NUMBER!r}; leave it out"
                 )
-        self.arrays: Mapping[str, ArraySpec] = segment_labels(np.float32)
         self.range = config.data.label_range
         low, high = self.range or (0.0, 1.0)
         self.offset, self.scale = float(low), float(high) - float(low)
 
-    def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_targets(self, examples: Sequence[Labelled]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the scaled numbers, float32 [N]."""
         known = np.array([example.label is not None for example in examples], bool)
         values = np.array([0.0 if example.label is None else example.label for example in examples])
@@ -60,7 +58,7 @@ class NumberLabel:
         return logits * self.scale + self.offset
 
     def make_state(
-        self, examples: Sequence[LabelledText], scores: np.ndarray, tuned: Mapping[str, Any]
+        self, examples: Sequence[Labelled], scores: np.ndarray, tuned: Mapping[str, Any]
     ) -> RegressionState:
         """Returns a `RegressionState`."""
         state = RegressionState()
@@ -72,7 +70,7 @@ class NumberLabel:
         return {}
 
     def answer(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yields the number for each text."""
+        """Yields the number for each example."""
         for row in scores:
             yield {"predicted_value": round(float(row[0]), 6)}
 
@@ -88,7 +86,7 @@ class NumberLabel:
             rows.append({"index": index, "gold": label, "predicted": value, "difference": value - label})
         return sorted(rows, key=lambda row: -abs(row["difference"]))[:WORST]
 
-    def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
+    def check(self, name: str, examples: Sequence[Labelled], log: Log) -> None:
         """Warns about numbers outside `config.data.label_range`, or far from where the head starts."""
         values = [example.label for example in examples]
         low, high = min(values), max(values)

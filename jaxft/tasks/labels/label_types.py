@@ -1,4 +1,4 @@
-"""Defines the types of label that a text can have: one name, several names, or a number."""
+"""Defines the types of label that an example can have: one name, several names, or a number."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,18 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxft.data.batching.batch import segment_labels
 from jaxft.data.encoding.encoded import ArraySpec
-from jaxft.data.sources.labelled_texts import LabelledText
-from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE
+from jaxft.data.sources.labels import MULTI, NUMBER, SINGLE, Labelled
 from jaxft.errors import UserError, list_names
 from jaxft.losses import cross_entropy
 from jaxft.metrics.classification import ClassificationState
 from jaxft.metrics.multi_label import MultiLabelState
 from jaxft.tasks.base import Log
 from jaxft.tasks.label_losses import read_class_weights
-from jaxft.tasks.sequence_classification.number_label import NumberLabel
-from jaxft.tasks.sequence_classification.settings import Settings
+from jaxft.tasks.labels.number_label import NumberLabel
+from jaxft.tasks.labels.settings import LabelSettings
 
 
 class LabelType(Protocol):
@@ -28,37 +26,35 @@ class LabelType(Protocol):
     Metrics and answers are computed from scores, float64 [N, C].
 
     Attributes:
-      arrays: the arrays of a batch by name.
+      target: the dtype and shape of an example's label in a batch.
       selection_metric: the metric that chooses the best weights if config.eval.metric is "auto".
-      error_columns: the columns of the error list before the columns of the text.
+      error_columns: the columns of the error list before those of the example.
     """
 
-    arrays: Mapping[str, ArraySpec]
+    target: ArraySpec
     selection_metric: str
     error_columns: tuple[str, ...]
 
-    def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_targets(self, examples: Sequence[Labelled]) -> tuple[np.ndarray, np.ndarray]:
         """Returns the labels for the loss, [N] or [N, C], and bool [N], True for examples with a label."""
 
     def loss(self, logits: jax.Array, labels: jax.Array, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns (loss_sum, weight_sum) of logits [R, S, C]."""
+        """Returns (loss_sum, weight_sum) of logits [R, S, C], or [R, C] if a row holds one example."""
 
     def divergence(self, first: jax.Array, second: jax.Array, weights: jax.Array) -> jax.Array:
-        """Returns the divergence between the logits [R, S, C] of two passes, summed by weight."""
+        """Returns the divergence between the logits of two passes, summed by weight."""
 
     def score(self, logits: np.ndarray) -> np.ndarray:
         """Returns the scores of logits, both [N, C]."""
 
-    def make_state(
-        self, examples: Sequence[LabelledText], scores: np.ndarray, tuned: Mapping[str, Any]
-    ) -> Any:
+    def make_state(self, examples: Sequence[Labelled], scores: np.ndarray, tuned: Mapping[str, Any]) -> Any:
         """Returns the metric state of examples with gold labels, without the loss."""
 
     def tune(self, state: Any) -> dict[str, Any]:
         """Returns the values that are chosen on the dev split."""
 
     def answer(self, scores: np.ndarray, tuned: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """Yields the answer for each text, as keys and values of a record."""
+        """Yields the answer for each example, as keys and values of a record."""
 
     def evaluation_details(self, state: Any, samples: int, seed: int) -> dict[str, Any]:
         """Returns the details that an evaluation records besides its metrics, as JSON values.
@@ -72,7 +68,7 @@ class LabelType(Protocol):
     def list_errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Returns a row for each wrong answer, worst first, with its `index` and the `error_columns`."""
 
-    def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
+    def check(self, name: str, examples: Sequence[Labelled], log: Log) -> None:
         """Warns about doubtful labels."""
 
     def summarize(self, values: Mapping[str, float]) -> str:
@@ -82,15 +78,15 @@ class LabelType(Protocol):
 class SingleLabel:
     """Exactly one of C labels, with softmax cross-entropy. Scores are probabilities."""
 
+    target = ArraySpec(np.int32)
     selection_metric = "accuracy"
     error_columns: tuple[str, ...] = ("gold", "predicted", "score")
 
-    def __init__(self, labels: Sequence[str], config: Settings):
+    def __init__(self, labels: Sequence[str], config: LabelSettings):
         self.labels = list(labels)
-        self.arrays: Mapping[str, ArraySpec] = segment_labels(np.int32)
         self._options = _loss_options(labels, config)
 
-    def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_targets(self, examples: Sequence[Labelled]) -> tuple[np.ndarray, np.ndarray]:
         """Returns label ids, int32 [N]. An example whose label the model lacks counts as an example without a label."""
         ids = {label: index for index, label in enumerate(self.labels)}
         label_ids = np.array([ids.get(example.label, -1) for example in examples], np.int32)
@@ -110,7 +106,7 @@ class SingleLabel:
         return powers / powers.sum(axis=1, keepdims=True)
 
     def make_state(
-        self, examples: Sequence[LabelledText], scores: np.ndarray, tuned: Mapping[str, Any]
+        self, examples: Sequence[Labelled], scores: np.ndarray, tuned: Mapping[str, Any]
     ) -> ClassificationState:
         """Returns a `ClassificationState`."""
         state = ClassificationState(self.labels)
@@ -141,7 +137,7 @@ class SingleLabel:
         ]
         return sorted(rows, key=lambda row: -row["score"])
 
-    def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
+    def check(self, name: str, examples: Sequence[Labelled], log: Log) -> None:
         """Warns about labels that the model does not have."""
         _check_known([e.label for e in examples], self.labels, name, "wrong", log)
 
@@ -156,19 +152,19 @@ class SingleLabel:
 class MultiLabel:
     """Any number of C labels, with sigmoid cross-entropy for each.
 
-    Scores are probabilities. A text gets each label whose probability reaches the label's threshold.
+    Scores are probabilities. An example gets each label whose probability reaches the label's threshold.
     """
 
     selection_metric = "f1_micro"
     error_columns: tuple[str, ...] = ("missed", "spurious")
 
-    def __init__(self, labels: Sequence[str], config: Settings):
+    def __init__(self, labels: Sequence[str], config: LabelSettings):
         self.labels = list(labels)
-        self.arrays: Mapping[str, ArraySpec] = segment_labels(np.float32, (len(labels),))
+        self.target = ArraySpec(np.float32, shape=(len(labels),))
         self.threshold_mode = config.eval.thresholds
         self._options = _loss_options(labels, config)
 
-    def encode_targets(self, examples: Sequence[LabelledText]) -> tuple[np.ndarray, np.ndarray]:
+    def encode_targets(self, examples: Sequence[Labelled]) -> tuple[np.ndarray, np.ndarray]:
         """Returns float32 [N, C], 1 for each label of an example."""
         ids = {label: index for index, label in enumerate(self.labels)}
         targets = np.zeros((len(examples), len(ids)), np.float32)
@@ -194,7 +190,7 @@ class MultiLabel:
         return None if by_label is None else [by_label[label] for label in self.labels]
 
     def make_state(
-        self, examples: Sequence[LabelledText], scores: np.ndarray, tuned: Mapping[str, Any]
+        self, examples: Sequence[Labelled], scores: np.ndarray, tuned: Mapping[str, Any]
     ) -> MultiLabelState:
         """Returns a `MultiLabelState`, which chooses thresholds on its examples if none are tuned."""
         state = MultiLabelState(self.labels, self._thresholds(tuned), self.threshold_mode)
@@ -221,7 +217,7 @@ class MultiLabel:
         return self.tune(state)
 
     def list_errors(self, gold: Sequence[Any], answers: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Returns the texts with missed or spurious labels, sorted by decreasing number of such labels."""
+        """Returns the examples with missed or spurious labels, sorted by decreasing number of such labels."""
         rows = []
         for index, (labels, answer) in enumerate(zip(gold, answers, strict=True)):
             predicted = answer["predicted_labels"]
@@ -234,7 +230,7 @@ class MultiLabel:
             {"index": index, "missed": missed, "spurious": spurious} for _, index, missed, spurious in rows
         ]
 
-    def check(self, name: str, examples: Sequence[LabelledText], log: Log) -> None:
+    def check(self, name: str, examples: Sequence[Labelled], log: Log) -> None:
         """Warns about labels that the model does not have."""
         _check_known([label for e in examples for label in e.label], self.labels, name, "missed", log)
 
@@ -247,19 +243,19 @@ class MultiLabel:
 
 
 # By config.model.problem_type.
-LABEL_TYPES: dict[str, Callable[[Sequence[str], Settings], LabelType]] = {
+LABEL_TYPES: dict[str, Callable[[Sequence[str], LabelSettings], LabelType]] = {
     SINGLE: SingleLabel,
     MULTI: MultiLabel,
     NUMBER: NumberLabel,
 }
 
 
-def make_label_type(labels: Sequence[str], config: Settings) -> LabelType:
+def make_label_type(labels: Sequence[str], config: LabelSettings) -> LabelType:
     """Returns the type of a run's labels. Raises `UserError` if the loss's settings do not fit the labels."""
     return LABEL_TYPES[config.model.problem_type](labels, config)
 
 
-def _loss_options(labels: Sequence[str], config: Settings) -> dict[str, Any]:
+def _loss_options(labels: Sequence[str], config: LabelSettings) -> dict[str, Any]:
     weights = read_class_weights(config.loss, labels)
     return {
         "label_smoothing": config.loss.label_smoothing,

@@ -5,14 +5,14 @@ import io
 import numpy as np
 from rich.console import Console
 
-from jaxft.tasks.sequence_classification.report import evaluation_record, render_report
+from jaxft.tasks.labels.report import evaluation_record, render_report
 
 LABELS = [f"label{number}" for number in range(40)]
 
 
 def printed(record, **options) -> str:
     console = Console(file=io.StringIO(), width=120)
-    console.print(render_report(record, **options))
+    console.print(render_report(record, "text", **options))
     return console.file.getvalue()
 
 

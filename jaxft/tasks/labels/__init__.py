@@ -1,0 +1,1 @@
+"""Labels of examples: their types, metrics, reports, answers and settings, which several tasks share."""
