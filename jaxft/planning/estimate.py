@@ -211,7 +211,7 @@ def _activation_bytes(net: Network, state: TrainState, rows: int, length: int) -
         return jax.vjp(loss, trainable)[1]
 
     batch = make_abstract_batch(net, Shape(rows, length))
-    kept = jax.tree.leaves(jax.eval_shape(pullback, state.trainable, state.frozen, batch))
+    kept = jax.tree.leaves(jax.eval_shape(pullback, state.trainable, state.frozen | state.model_state, batch))
     parameter_shapes = {leaf.shape for leaf in jax.tree.leaves((net.abstract, state.trainable, state.frozen))}
     total = sum(x.size * x.dtype.itemsize for x in kept if x.shape not in parameter_shapes)
     return total // (net.mesh.shape["data"] * net.mesh.shape["fsdp"])

@@ -49,7 +49,7 @@ class Network:
       graphdef: the structure for batches of unknown shape.
       graphdef_for: returns the structure for batches of a shape.
       mesh: the devices.
-      abstract: the shape, dtype and sharding of every parameter by path.
+      abstract: the shape, dtype and sharding of every parameter and statistic by path.
       roles: the role of every parameter by path.
       new_parameters: makes new parameters by path from a uint32 seed.
       prunes_outputs: whether the last layer can compute only the positions that the loss reads.
@@ -70,8 +70,9 @@ class Network:
 
     @functools.cached_property
     def parameter_count(self) -> int:
-        """Returns the number of parameters."""
-        return sum(leaf.size for leaf in self.abstract.values())
+        """Returns the number of parameters, without statistics."""
+        roles = self.roles
+        return sum(leaf.size for n, leaf in self.abstract.items() if roles[n].kind is not Kind.STATISTIC)
 
     @functools.cached_property
     def fixed_names(self) -> list[str]:

@@ -6,6 +6,7 @@ module and `layers.transformer.layer_stacks` know of both.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +25,8 @@ class TrainState(NamedTuple):
     Attributes:
       step: the number of finished optimizer steps, an int32 scalar.
       trainable: the trained parameters, by path.
-      frozen: the other parameters, by path.
-      model_state: what the model keeps between steps besides parameters, such as running means. No model has any yet.
+      frozen: the other parameters, and statistics that do not change, by path.
+      model_state: the other statistics, such as running means, by path; {} for most models.
       opt_state: the state of the optimizer.
     """
 
@@ -37,7 +38,7 @@ class TrainState(NamedTuple):
 
 
 class SavedState(NamedTuple):
-    """A train state as checkpoints hold it: layers are stacked, and there is no place for an empty `model_state`."""
+    """A train state as checkpoints hold it: layers are stacked, and `model_state` is a part of `frozen`."""
 
     step: jax.Array | jax.ShapeDtypeStruct
     trainable: Parameters
@@ -51,9 +52,11 @@ class StateForm:
 
     Attributes:
       unstacks_layers: whether each layer has arrays of its own.
+      statistics: the paths in `model_state`.
     """
 
     unstacks_layers: bool
+    statistics: tuple[str, ...] = ()
 
     def arrange(self, parameters: dict[str, jax.Array]) -> Parameters:
         """Returns parameters in the form of the loop."""
@@ -62,22 +65,23 @@ class StateForm:
     def from_saved(self, saved: SavedState) -> TrainState:
         """Returns a saved state in the form of the loop."""
         arranged = map_parameter_dicts(unstack, saved) if self.unstacks_layers else saved
-        return TrainState(**arranged._asdict(), model_state={})
+        frozen = dict(arranged.frozen)
+        model_state = {name: frozen.pop(name) for name in self.statistics}
+        return TrainState(**(arranged._asdict() | {"frozen": frozen, "model_state": model_state}))
 
 
-def choose_form(runtime: Runtime, mesh: Mesh) -> StateForm:
-    """Returns the form that is quicker on these devices.
+def choose_form(runtime: Runtime, mesh: Mesh, statistics: Iterable[str] = ()) -> StateForm:
+    """Returns the form that is quicker on these devices, for a model with `statistics` that change.
 
     Layers are separate on a single device only, because `parallel.mesh.with_shardings` splits only stacks.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    return StateForm(unstacks_layers=runtime.unroll and mesh.size == 1 and on_cpu)
+    return StateForm(runtime.unroll and mesh.size == 1 and on_cpu, tuple(statistics))
 
 
 def to_saved(state: TrainState) -> SavedState:
     """Returns a state in the form of checkpoints."""
-    assert not state.model_state, "checkpoints do not hold it yet"
-    saved = SavedState(state.step, state.trainable, state.frozen, state.opt_state)
+    saved = SavedState(state.step, state.trainable, state.frozen | state.model_state, state.opt_state)
     return map_parameter_dicts(stack, saved)
 
 

@@ -38,7 +38,7 @@ class Trainer:
       form: the form of the state that the train step takes.
       abstract: that state.
       saved: the state in checkpoints, where each parameter's layers are one array. With adapters it lacks the base.
-      init_optimizer: returns the optimizer's first state for the trainable parameters.
+      init_optimizer: returns the optimizer's first state for the trainable parameters and the first `model_state`.
       train_step: the jitted step, (state, batch, hyperparameters) -> (state, metrics). The state is donated.
       compiler_options: the compiler's options of `train_step`, if there are any.
     """
@@ -48,7 +48,7 @@ class Trainer:
     form: StateForm
     abstract: TrainState
     saved: SavedState
-    init_optimizer: Callable[[dict[str, Any]], Any]
+    init_optimizer: Callable[[dict[str, Any], dict[str, Any]], Any]
     train_step: Any
     compiler_options: dict[str, Any] | None
 
@@ -78,13 +78,15 @@ class Trainer:
     def new_state(self, parameters: dict[str, jax.Array]) -> TrainState:
         """Returns the state at step 0, in the form that `train_step` takes."""
         arranged = self.form.arrange(parameters)
-        trainable = {name: arranged[name] for name in self.abstract.trainable}
-        frozen = {name: arranged[name] for name in self.abstract.frozen}
+        trainable, frozen, model_state = (
+            {name: arranged[name] for name in names}
+            for names in (self.abstract.trainable, self.abstract.frozen, self.abstract.model_state)
+        )
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self.abstract.opt_state)
         init = jax.jit(self.init_optimizer, out_shardings=shardings, keep_unused=True)
-        opt_state = compile_once(init.lower(trainable), self.net.mesh)(trainable)
+        opt_state = compile_once(init.lower(trainable, model_state), self.net.mesh)(trainable, model_state)
         start = put_array(np.zeros((), np.int32), self._replicated)
-        return TrainState(start, trainable, frozen, {}, opt_state)
+        return TrainState(start, trainable, frozen, model_state, opt_state)
 
     def to_saved(self, state: TrainState) -> SavedState:
         """Returns a state in the form of checkpoints."""
@@ -101,8 +103,8 @@ class Trainer:
 
     def parameters_to_keep(self, state: TrainState) -> dict[str, jax.Array]:
         """Returns the parameters to measure and keep: their average if the run keeps one, else the last ones."""
-        trained = averaged_parameters(state.opt_state) or state.trainable
-        return to_kept({name: (trained | state.frozen)[name] for name in self.net.abstract})
+        moved = averaged_parameters(state.opt_state) or state.trainable | state.model_state
+        return to_kept({name: (moved | state.frozen)[name] for name in self.net.abstract})
 
 
 def make_trainer(
@@ -124,8 +126,7 @@ def make_trainer(
       warmup, cooldown: the first and the last steps, over which the learning rate rises and falls.
       tinit, tfinal: the first and the last steps, in which AdaLoRA keeps its ranks.
     """
-    names = list(net.abstract)
-    trainable, frozen = split_frozen(config, names, net.fixed_names)
+    trainable, frozen, statistics = split_frozen(config, net.roles, net.fixed_names)
     hyperparameters = make_hyperparameters(
         config, total=total, warmup=warmup, cooldown=cooldown, tinit=tinit, tfinal=tfinal
     )
@@ -137,15 +138,18 @@ def make_trainer(
         num_layers=net.model_config.num_layers,
         adapters=net.adapters,
     )
-    init_optimizer = make(hyperparameters).init
+
+    def init_optimizer(parameters: dict[str, Any], statistics: dict[str, Any]) -> Any:
+        return make(hyperparameters, statistics=statistics).init(parameters)
+
     replicated = NamedSharding(net.mesh, PartitionSpec())
     parameters = {name: net.abstract[name] for name in trainable}
-    form = choose_form(net.runtime, net.mesh)
+    form = choose_form(net.runtime, net.mesh, statistics)
     saved = SavedState(
         jax.ShapeDtypeStruct((), jnp.int32),
         parameters,
-        {name: net.abstract[name] for name in frozen},
-        jax.eval_shape(init_optimizer, parameters),
+        {name: net.abstract[name] for name in frozen + statistics},
+        jax.eval_shape(init_optimizer, parameters, {name: net.abstract[name] for name in statistics}),
     )
     abstract, saved = (
         with_shardings(state, net.axes, net.mesh, net.abstract)

@@ -1,6 +1,7 @@
 """Computes batch normalization with a hand-written gradient, and keeps its running statistics."""
 
 import functools
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -28,14 +29,14 @@ class BatchNorm(nnx.Module):
       momentum: the share of a batch in the next running statistics.
 
     Attributes:
-      is_frozen: whether it uses the running statistics, and leaves them as they are, also while it trains.
+      is_frozen: whether it uses the running statistics, and leaves them as they are, even if the network trains.
     """
 
     def __init__(self, channels: int, epsilon: float, momentum: float):
         self.scale = make_parameter(jnp.ones((channels,), jnp.float32), Role(Kind.NORM))
         self.bias = make_parameter(jnp.zeros((channels,), jnp.float32), Role(Kind.NORM))
-        self.running_mean = Statistic(jnp.zeros((channels,), jnp.float32))
-        self.running_variance = Statistic(jnp.ones((channels,), jnp.float32))
+        self.running_mean = _make_statistic(jnp.zeros((channels,), jnp.float32))
+        self.running_variance = _make_statistic(jnp.ones((channels,), jnp.float32))
         self.epsilon, self.momentum, self.is_frozen = epsilon, momentum, False
 
     def __call__(self, x: jax.Array, row_weights: jax.Array, training: bool) -> jax.Array:
@@ -63,6 +64,17 @@ class BatchNorm(nnx.Module):
         self.running_mean.set_value((1 - share) * mean + share * batch_mean)
         self.running_variance.set_value((1 - share) * variance + share * unbiased)
         return normal.reshape(x.shape)
+
+
+def freeze_statistics(model: nnx.Module, frozen: Collection[str]) -> None:
+    """Freezes each `BatchNorm` of a model whose statistics are among the paths `frozen`."""
+    for path, module in nnx.iter_modules(model):
+        if isinstance(module, BatchNorm):
+            module.is_frozen = "/".join(map(str, (*path, "running_mean"))) in frozen
+
+
+def _make_statistic(value: jax.Array) -> Statistic:
+    return Statistic(value, role=Role(Kind.STATISTIC))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5,))

@@ -27,6 +27,7 @@ def make_optimizer(
     trainable: Mapping[str, Role],
     num_layers: int,
     adapters: AdapterPlan | None = None,
+    statistics: Mapping[str, jax.Array] | None = None,
 ) -> optax.GradientTransformation:
     """Makes the optimizer `config.optim.name` for `trainable` parameters, by path.
 
@@ -41,6 +42,7 @@ def make_optimizer(
       trainable: the roles of the parameters.
       num_layers: the number of layers in a stack.
       adapters: the adapters among the parameters; None for none.
+      statistics: the model's running statistics after the step, which are averaged with the parameters.
     """
     optim = config.optim
     decayed = find_decayed(config, trainable)
@@ -68,10 +70,12 @@ def make_optimizer(
         rule = optax.chain(*steps)
         steps = [adapters.wrap_optimizer(rule, total=hyper.total, tinit=hyper.tinit, tfinal=hyper.tfinal)]
     if optim.ema:
-        steps.append(average_parameters(optim.ema))  # last, so that it sees the applied updates
+        steps.append(
+            average_parameters(optim.ema, statistics or {})
+        )  # last, so that it sees the applied updates
     return optax.chain(*steps)
 
 
 def averaged_parameters(opt_state: optax.OptState) -> dict[str, jax.Array] | None:
-    """Returns the averaged parameters by path; None if `config.optim.ema` is off."""
+    """Returns the averaged parameters and statistics by path; None if `config.optim.ema` is off."""
     return next((entry.values for entry in opt_state if isinstance(entry, ParameterAverage)), None)

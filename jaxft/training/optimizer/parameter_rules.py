@@ -8,7 +8,7 @@ import numpy as np
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
-from jaxft.layers.parameters import Role
+from jaxft.layers.parameters import Kind, Role
 from jaxft.layers.transformer.layer_stacks import is_above_stacks, is_stack
 
 # For each parameter by path, the factor of its learning rate: a number, or one for each layer of a stack, float32 [n].
@@ -16,27 +16,30 @@ RateFactors = dict[str, Any]
 
 
 def split_frozen(
-    config: Settings, names: list[str], fixed: Collection[str] = ()
-) -> tuple[list[str], list[str]]:
-    """Splits the parameter paths `names` into (trainable, frozen) by `config.optim.freeze`.
+    config: Settings, roles: Mapping[str, Role], fixed: Collection[str] = ()
+) -> tuple[list[str], list[str], list[str]]:
+    """Splits the paths of parameters and statistics into (trainable, frozen, statistics) by `config.optim.freeze`.
+
+    Frozen statistics are among the frozen paths.
 
     Args:
       config: the run's settings.
-      names: the paths.
-      fixed: those that adapters leave as they are, which are frozen too.
+      roles: the roles by path.
+      fixed: the paths that adapters leave as they are, which are frozen too.
 
     Raises:
       UserError: every parameter is frozen.
     """
     rules = [(pattern, True) for pattern in config.optim.freeze]
-    frozen = parameter_paths.match_first(rules, names, what="config.optim.freeze")
+    frozen = parameter_paths.match_first(rules, roles, what="config.optim.freeze")
     frozen |= dict.fromkeys(fixed, True)
-    trainable = [name for name in names if name not in frozen]
+    statistics = [n for n, role in roles.items() if role.kind is Kind.STATISTIC and n not in frozen]
+    trainable = [name for name in roles if name not in frozen and name not in statistics]
     if not trainable:
         raise UserError(
             f"config.optim.freeze={config.optim.freeze} freezes every parameter; nothing is trained"
         )
-    return trainable, [name for name in names if name in frozen]
+    return trainable, [name for name in roles if name in frozen], statistics
 
 
 def find_decayed(config: Settings, roles: Mapping[str, Role]) -> dict[str, bool]:

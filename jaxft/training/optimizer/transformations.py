@@ -1,6 +1,6 @@
 """Defines the transformations of an optimizer that optax has not: L2-SP, L1 with exact zeros, averaged parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -81,8 +81,8 @@ class ParameterAverage(NamedTuple):
     values: dict[str, jax.Array]
 
 
-def average_parameters(decay: float) -> optax.GradientTransformation:
-    """Keeps an exponential moving average of the parameters in the optimizer's state. Changes no update.
+def average_parameters(decay: float, statistics: Mapping[str, jax.Array]) -> optax.GradientTransformation:
+    """Keeps an exponential moving average of the parameters and of `statistics` in its state. Changes no update.
 
     After step t = 1, 2, ... the average becomes d * average + (1 - d) * parameters with d = min(decay, (1 + t) / (10 +
     t)), so the initial parameters soon lose their weight. Source: Polyak & Juditsky 1992; d is that of TensorFlow's
@@ -91,12 +91,12 @@ def average_parameters(decay: float) -> optax.GradientTransformation:
 
     def init(parameters):
         # A copy, because the step donates the memory of the parameters.
-        return ParameterAverage(jnp.int32(0), jax.tree.map(jnp.copy, parameters))
+        return ParameterAverage(jnp.int32(0), jax.tree.map(jnp.copy, {**parameters, **statistics}))
 
     def update(updates, state, parameters):
         count = state.count + 1
         d = jnp.minimum(decay, (1 + count) / (10 + count)).astype(jnp.float32)
-        moved = optax.apply_updates(parameters, updates)
+        moved = {**optax.apply_updates(parameters, updates), **statistics}
         values = jax.tree.map(lambda old, new: d * old + (1 - d) * new, state.values, moved)
         return updates, ParameterAverage(count, values)
 

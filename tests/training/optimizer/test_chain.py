@@ -104,9 +104,9 @@ def test_decay_pulls_on_matrices_only():
 
 def test_rules_that_can_only_be_mistakes_are_refused():
     with pytest.raises(UserError, match=r"config.optim.freeze: the pattern 'encoder' matches nothing"):
-        split_frozen(config_with(freeze=("encoder",)), list(NAMES))
+        split_frozen(config_with(freeze=("encoder",)), ROLES)
     with pytest.raises(UserError, match=r"freezes every parameter; nothing is trained"):
-        split_frozen(config_with(freeze=("backbone", "head")), list(NAMES))
+        split_frozen(config_with(freeze=("backbone", "head")), ROLES)
     with pytest.raises(UserError, match=r"config.optim.lr_multipliers: no pattern matches"):
         config = config_with(lr_multipliers=(("^head", 2.0),))
         make_optimizer(config, make_hyperparameters(config, total=1, warmup=0), ROLES, LAYERS)
