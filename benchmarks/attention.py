@@ -21,32 +21,38 @@ from jaxft.layers.attention.interface import Visibility
 from jaxft.layers.dropout import DropoutSeed
 
 HEADS, WIDTH = 12, 64
+# rows, length, what a query sees, segments of a row
 SHAPES = [
-    (8, 1024, True, 1),
-    (8, 1024, True, 10),
-    (8, 512, False, 4),
-    (32, 128, False, 6),
-    (16, 64, False, 3),
+    (8, 1024, Visibility(causal=True), 1),
+    (8, 1024, Visibility(causal=True), 10),
+    (8, 512, Visibility(), 4),
+    (32, 128, Visibility(), 6),
+    (16, 64, Visibility(), 3),
+    (2, 4096, Visibility(), 1),
+    (2, 4096, Visibility(window=64), 1),
 ]
 SEED = {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(0)), "site": 3}
 
 
-def cudnn(q, k, v, segment_ids, causal):
+def cudnn(q, k, v, segment_ids, visibility):
     """Computes attention of flat `[R * L, D]` by cuDNN, as `dense_attention`."""
     rows, length = segment_ids.shape
     q, k, v = (x.reshape(rows, length, HEADS, -1) for x in (q, k, v))
     visible = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    options = {"mask": visible, "is_causal": causal, "implementation": "cudnn"}
+    if visibility.window is not None:
+        slots = jnp.arange(length)
+        visible &= jnp.abs(slots[:, None] - slots) <= visibility.window
+    options = {"mask": visible, "is_causal": visibility.causal, "implementation": "cudnn"}
     return jax.nn.dot_product_attention(q, k, v, **options).reshape(rows * length, -1)
 
 
-def measure(rows: int, length: int, causal: bool, segments: int, rate: float, turns: int) -> None:
+def measure(rows: int, length: int, visibility: Visibility, segments: int, rate: float, turns: int) -> None:
     """Prints a line for each implementation."""
     unsorted = np.random.default_rng(0).integers(1, segments + 1, (rows, length))
     ids = jnp.asarray(np.sort(unsorted, axis=1), jnp.int32)
     keys = jax.random.split(jax.random.key(1), 4)
     arrays = [jax.random.normal(key, (rows * length, HEADS * WIDTH), jnp.bfloat16) for key in keys]
-    options = {"num_heads": HEADS, "visibility": Visibility(causal), "rate": rate}
+    options = {"num_heads": HEADS, "visibility": visibility, "rate": rate}
 
     def dense(q, k, v):
         return dense_attention(q, k, v, ids, **options, **SEED)
@@ -65,7 +71,7 @@ def measure(rows: int, length: int, causal: bool, segments: int, rate: float, tu
         exact = with_gradients(dense)(*(x.astype(jnp.float32) for x in arrays))
     functions = {"dense": dense, "flash": flash}
     if not rate:
-        functions["cudnn"] = lambda q, k, v: cudnn(q, k, v, ids, causal)
+        functions["cudnn"] = lambda q, k, v: cudnn(q, k, v, ids, visibility)
     for name, function in functions.items():
         compiled = with_gradients(function)
         outputs = jax.block_until_ready(compiled(*arrays))
@@ -79,8 +85,14 @@ def measure(rows: int, length: int, causal: bool, segments: int, rate: float, tu
                 outputs = compiled(*arrays)
             jax.block_until_ready(outputs)
             seconds.append((time.perf_counter() - began) / turns)
-        line = {"rows": rows, "length": length, "causal": causal, "segments": segments, "dropout": rate}
-        line |= {"attention": name, "ms": round(1e3 * min(seconds), 3), "error": round(error, 5)}
+        line = {"rows": rows, "length": length, "segments": segments, "dropout": rate}
+        line |= {
+            "causal": visibility.causal,
+            "window": visibility.window,
+            "attention": name,
+            "ms": round(1e3 * min(seconds), 3),
+            "error": round(error, 5),
+        }
         print(json.dumps(line), flush=True)
 
 

@@ -1,6 +1,6 @@
 """What only a GPU shows, skipped where there is none. Where there is one:
 
-XLA_PYTHON_CLIENT_PREALLOCATE=false JAX_PLATFORMS=cuda XLA_FLAGS= python -m pytest -n 0 tests/test_gpu.py
+XLA_PYTHON_CLIENT_PREALLOCATE=false JAX_PLATFORMS=cuda XLA_FLAGS= python -m pytest -n 0 tests/end_to_end/test_gpu.py
 """
 
 import re
@@ -25,13 +25,19 @@ pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an
 
 @pytest.mark.parametrize("rate", [0.0, 0.1])
 @pytest.mark.parametrize(
-    ("length", "width", "causal"), [(1024, 64, True), (128, 32, False), (192, 16, False)]
+    ("length", "width", "visibility"),
+    [
+        (1024, 64, Visibility(causal=True)),
+        (128, 32, Visibility()),
+        (192, 16, Visibility()),
+        (1024, 64, Visibility(window=64)),
+    ],
 )
-def test_flash_is_dense_in_value_and_gradient(length, width, causal, rate):
+def test_flash_is_dense_in_value_and_gradient(length, width, visibility, rate):
     """In bfloat16, against dense in float32: to the rounding of the operands, and no further off than dense."""
     rows, heads = 4, 3
     options, drawn = (
-        {"num_heads": heads, "visibility": Visibility(causal)},
+        {"num_heads": heads, "visibility": visibility},
         {"seed": DropoutSeed(jnp.uint32(3), jnp.int32(5)), "site": 7},
     )
     ids = np.sort(np.random.default_rng(0).integers(1, 6, (rows, length)), axis=1)
