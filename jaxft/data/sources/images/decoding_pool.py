@@ -1,22 +1,40 @@
-"""Decodes and prepares images in worker processes, or in the caller's thread.
+"""Computes arrays of images in worker processes, or in the caller's thread.
 
-Workers are processes that start as `python -m` of this module. They import neither jax nor the program that uses them,
-so they start in a quarter of a second, and a script needs no `if __name__ == "__main__"`. A worker ends when its input
-ends, so none outlives its parent, however that ends.
+A worker is a process that runs this module. It imports neither jax nor the program that uses it, so it starts quickly,
+and a script needs no `if __name__ == "__main__"`. It ends when its input ends, so it never outlives its parent, however
+that ends. Ctrl-C does not reach it.
 """
 
+import concurrent.futures
+import functools
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+import weakref
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from jaxft.data.sources.images.augmentation import DrawKey
 from jaxft.data.sources.images.decoding import BrokenImage, ImageContent
-from jaxft.data.sources.images.preparation import Preparation
+from jaxft.data.sources.images.preparation import Operation, operation_from_json
+from jaxft.errors import UserError
+
+MOST_WORKERS = 16  # by default
+Message: TypeAlias = dict[str, Any]  # the header of a message, in JSON
+
+_READY = b"ready\n"
+_END_SECONDS = 5.0  # for a worker to end, before it is killed
 
 
 class ImageRequest(NamedTuple):
-    """An image to prepare; see `Preparation.prepare`."""
+    """An image that an operation is applied to; see `Operation.prepare`."""
 
     image: ImageContent
     place: str
@@ -25,29 +43,215 @@ class ImageRequest(NamedTuple):
 
 
 class DecodingPool:
-    """Prepares images in worker processes. It may be used from several threads.
+    """Applies operations to images in worker processes. It may be used from several threads.
 
     Workers start when they are first needed, and end with `close`, or when the pool is deleted.
     """
 
     def __init__(self, workers: int):
-        """Makes a pool of `workers` processes; with 0, images are prepared in the caller's thread."""
+        """Makes a pool of `workers` processes; with 0, operations are applied in the caller's thread."""
         self.workers = workers
+        self._lock = threading.Lock()
+        self._running: _Running | None = None
 
     def prepare(
-        self, preparation: Preparation, requests: Sequence[ImageRequest]
+        self, operation: Operation, requests: Sequence[ImageRequest]
     ) -> list[np.ndarray | BrokenImage]:
-        """Returns the prepared images, in order, or their errors.
+        """Returns the results of an operation for images, in order, or their errors.
 
         If a worker is killed, the image that it was at gets an error, and another worker takes its place.
+
+        Raises:
+          UserError: workers cannot be started.
         """
-        raise NotImplementedError
+        if not self.workers:
+            return [_apply(operation, request) for request in requests]
+        with self._lock:
+            if self._running is None:
+                self._running = _Running(self.workers)
+                weakref.finalize(self, self._running.stop)
+            running = self._running
+        return list(running.threads.map(functools.partial(running.ask, operation.to_json()), requests))
 
     def close(self) -> None:
         """Ends the workers. It may be called twice."""
-        raise NotImplementedError
+        with self._lock:
+            running, self._running = self._running, None
+        if running is not None:
+            running.stop()
 
 
 def default_workers() -> int:
     """Returns the number of workers for this machine: none on one or two cores, else a core each but one."""
-    raise NotImplementedError
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if cores <= 2 else min(cores - 1, MOST_WORKERS)
+
+
+def _apply(operation: Operation, request: ImageRequest) -> np.ndarray | BrokenImage:
+    try:
+        return operation.prepare(request.image, request.place, view=request.view, key=request.key)
+    except BrokenImage as error:
+        return error
+
+
+class _Running:
+    """The workers of a pool: a thread waits for the answer of each."""
+
+    def __init__(self, workers: int):
+        self.threads = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="decoding")
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._all = {worker.process.pid: worker for worker in [_Worker() for _ in range(workers)]}
+        for worker in self._all.values():
+            self._idle.put(worker)
+
+    def ask(self, operation: str, request: ImageRequest) -> np.ndarray | BrokenImage:
+        """Returns a worker's answer to a request."""
+        worker = self._idle.get()
+        try:
+            return worker.ask(operation, request)
+        except (OSError, EOFError):
+            code = worker.end()
+            del self._all[worker.process.pid]
+            worker = _Worker()
+            self._all[worker.process.pid] = worker
+            reason = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
+            return BrokenImage(
+                f"{request.place}: the process that decoded this image {reason}; check the file"
+            )
+        finally:
+            self._idle.put(worker)
+
+    def stop(self) -> None:
+        """Ends the workers; those that are at an image finish it."""
+        self.threads.shutdown(cancel_futures=True)
+        workers = list(self._all.values())
+        for worker in workers:
+            worker.close_input()
+        for worker in workers:
+            worker.end()
+        self._all.clear()
+
+
+class _Worker:
+    """A process that runs `main`."""
+
+    def __init__(self) -> None:
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=os.environ
+                | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+                process_group=0,
+            )
+        except OSError as error:
+            raise UserError(
+                f"a process that decodes images cannot be started ({error.strerror}); set config.data.workers=0"
+            ) from None
+        assert self.process.stdin is not None and self.process.stdout is not None  # because of PIPE
+        self._input: IO[bytes] = self.process.stdin
+        self._output: IO[bytes] = self.process.stdout
+        self._is_ready = False
+
+    def ask(self, operation: str, request: ImageRequest) -> np.ndarray | BrokenImage:
+        """Sends a request and waits for its answer. Raises OSError or EOFError if the process ends meanwhile."""
+        if not self._is_ready:
+            if self._output.readline() != _READY:
+                raise UserError(
+                    f"a process that decodes images ended as it started (code {self.end()}), see above; set "
+                    "config.data.workers=0"
+                )
+            self._is_ready = True
+        image, place, view, key = request
+        header = {"operation": operation, "place": place, "view": view, "key": key}
+        if isinstance(image, str):
+            _write(self._input, header | {"path": image}, b"")
+        elif isinstance(image, np.ndarray):
+            header |= {"shape": image.shape, "dtype": image.dtype.str}
+            _write(self._input, header, np.ascontiguousarray(image).data)
+        else:
+            _write(self._input, header, image)
+        answer, content = _read(self._output)
+        if "bug" in answer:
+            raise RuntimeError(f"{place}: a bug in a process that decodes images:\n{answer['bug']}")
+        if "error" in answer:
+            return BrokenImage(answer["error"])
+        return np.frombuffer(content, np.uint8).reshape(answer["shape"])
+
+    def close_input(self) -> None:
+        """Tells the process to end."""
+        try:
+            self._input.close()
+        except OSError:  # it has ended, with a request that is not sent yet
+            pass
+
+    def end(self) -> int:
+        """Ends the process; returns its exit code."""
+        self.close_input()
+        try:
+            code = self.process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            code = self.process.wait()
+        self._output.close()
+        return code
+
+
+def _write(stream: IO[bytes], header: Message, content: bytes | memoryview) -> None:
+    """Writes a message: a line of JSON, and as many bytes as it says."""
+    size = memoryview(content).nbytes
+    stream.write(json.dumps(header | {"size": size}).encode() + b"\n")
+    stream.write(content)
+    stream.flush()
+
+
+def _read(stream: IO[bytes]) -> tuple[Message, bytes]:
+    """Reads a message. Raises EOFError where the stream ends."""
+    line = stream.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    header = json.loads(line)
+    content = stream.read(header["size"])
+    if len(content) < header["size"]:
+        raise EOFError
+    return header, content
+
+
+_read_operation = functools.lru_cache(operation_from_json)
+
+
+def _answer(header: Message, content: bytes) -> tuple[Message, bytes | memoryview]:
+    """Returns the answer to a request."""
+    image: ImageContent = content
+    if "path" in header:
+        image = str(header["path"])
+    elif "shape" in header:
+        image = np.frombuffer(content, header["dtype"]).reshape(header["shape"])
+    key = None if header["key"] is None else DrawKey(*header["key"])
+    request = ImageRequest(image, str(header["place"]), int(header["view"]), key)
+    try:
+        result = _apply(_read_operation(str(header["operation"])), request)
+    except Exception:
+        return {"bug": traceback.format_exc()}, b""
+    if isinstance(result, BrokenImage):
+        return {"error": str(result)}, b""
+    return {"shape": result.shape}, np.ascontiguousarray(result).data
+
+
+def main() -> None:
+    """Answers requests from stdin until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints is no answer
+    answers.write(_READY)
+    answers.flush()
+    try:
+        while True:
+            _write(answers, *_answer(*_read(requests)))
+    except (EOFError, BrokenPipeError):
+        os._exit(0)  # stdout's buffer may be of a pipe that is gone
+
+
+if __name__ == "__main__":
+    main()

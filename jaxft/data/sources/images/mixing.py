@@ -1,8 +1,12 @@
 """Mixes images and their labels with those of partners: mixup and CutMix."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from jaxft.data.sources.images.augmentation import Box, DrawKey
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,65 @@ class Mixing:
         return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
 
 
-def find_partners(examples: np.ndarray, count: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns another example for each example: int64 `[K]`, of `count` examples, uniformly drawn."""
-    raise NotImplementedError
+def find_partner(key: DrawKey, count: int) -> int:
+    """Returns the number of another of `count` examples, each with the same probability; of one example, itself."""
+    return (key.example + 1 + int(key.draw("partner", 1)[0] * (count - 1))) % count
+
+
+def draw_mixture(mixing: Mixing, size: tuple[int, int], key: DrawKey) -> tuple[float, Box | None]:
+    """Draws how an example is mixed.
+
+    Args:
+      mixing: the kinds of mixtures.
+      size: the height and width of images.
+      key: the key of random numbers.
+
+    Returns:
+      (share, box): the example's share of its label, and the rectangle in which its partner replaces it. Without a
+      rectangle, the share is also that of its pixels.
+    """
+    from scipy.special import betaincinv  # takes 0.1 s, which other runs need not wait for
+
+    is_mixed, kind, level, x, y = key.draw("mixture", 5)
+    if is_mixed >= mixing.probability:
+        return 1.0, None
+    is_cut = mixing.cutmix > 0 and (mixing.mixup == 0 or kind < 0.5)
+    alpha = mixing.cutmix if is_cut else mixing.mixup
+    share = float(betaincinv(alpha, alpha, level))
+    if not is_cut:
+        return share, None
+    height, width = size
+    side = math.sqrt(1 - share) / 2
+    left, right = (round(min(max(x + sign * side, 0), 1) * width) for sign in (-1, 1))
+    top, bottom = (round(min(max(y + sign * side, 0), 1) * height) for sign in (-1, 1))
+    return 1 - (right - left) * (bottom - top) / (height * width), Box(left, top, right, bottom)
+
+
+def mix(
+    pixels: np.ndarray,
+    targets: np.ndarray,
+    other_pixels: np.ndarray,
+    other_targets: np.ndarray,
+    partners: Sequence[int],
+    mixing: Mixing,
+    keys: Sequence[DrawKey],
+) -> None:
+    """Mixes images and their targets with those of partners, in place.
+
+    Args:
+      pixels, targets: float32 `[K, H, W, 3]` and `[K, C]`, which are changed.
+      other_pixels, other_targets: float32 `[M, H, W, 3]` and `[M, C]`, among which the partners are.
+      partners: the place of each partner among them.
+      mixing: the kinds of mixtures.
+      keys: the key of each example.
+    """
+    for own, own_target, partner, key in zip(pixels, targets, partners, keys, strict=True):
+        share, box = draw_mixture(mixing, own.shape[:2], key)
+        if box is not None:
+            region = slice(box.top, box.bottom), slice(box.left, box.right)
+            own[region] = other_pixels[partner][region]
+        elif share < 1:
+            own *= np.float32(share)
+            own += np.float32(1 - share) * other_pixels[partner]
+        own_target *= np.float32(share)
+        own_target += np.float32(1 - share) * other_targets[partner]

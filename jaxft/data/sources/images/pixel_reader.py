@@ -1,16 +1,21 @@
 """Reads the pixels and targets of some examples of a data set: what batches are filled with."""
 
+import dataclasses
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from jaxft.data.sources.images.decoding_pool import DecodingPool
-from jaxft.data.sources.images.mixing import Mixing
+from jaxft.data.sources.images.augmentation import DrawKey, choose_erased
+from jaxft.data.sources.images.decoding import BrokenImage
+from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest
+from jaxft.data.sources.images.mixing import Mixing, find_partner, mix
 from jaxft.data.sources.images.pixel_cache import PixelCache
 from jaxft.data.sources.images.preparation import Preparation
 from jaxft.data.sources.images.reading import ImageExample
+from jaxft.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -18,12 +23,13 @@ class PixelReader:
     """Reads windows: each view of each of N examples, V of them an example, so that window w is of example w // V.
 
     Attributes:
-      examples: the examples, from `checking.check_images`.
+      examples: the examples.
       targets: float32 `[N, C]`, the target of each output, such as 0 and 1; zeros without labels.
       preparation: how images are prepared. Without augmentation, the result does not depend on seed and epoch.
       pool: decodes.
-      mixing: how images of training are mixed.
+      mixing: how images of training are mixed. It has no effect without augmentation.
       cache: decoded images, by the number of the example; None to decode them whenever they are read.
+      window_range: the windows of this reader; None for all.
     """
 
     examples: Sequence[ImageExample]
@@ -32,19 +38,33 @@ class PixelReader:
     pool: DecodingPool
     mixing: Mixing = Mixing()
     cache: PixelCache | None = None
+    window_range: range | None = None
+
+    @property
+    def _windows(self) -> range:
+        return self.window_range or range(len(self.examples) * self.preparation.view_count)
 
     def __len__(self) -> int:
         """Returns the number of windows."""
-        return len(self.examples) * self.preparation.view_count
+        return len(self._windows)
 
     @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of all images."""
+        return self.preparation.processor.output_size
+
+    @cached_property
     def fingerprint(self) -> str:
-        """A hash of what is read and how."""
-        return hashlib.sha256().hexdigest()
+        """A hash of what is read and how. Examples that are not checked count by their origin."""
+        digest = hashlib.sha256(f"{self.preparation.to_json()} {self.mixing} {self._windows}".encode())
+        for example in self.examples:
+            digest.update((example.digest or example.origin).encode("utf-8", "surrogateescape"))
+        digest.update(np.ascontiguousarray(self.targets).data)
+        return digest.hexdigest()
 
     def slice(self, first: int, end: int) -> "PixelReader":
-        """Returns the windows from `first` up to `end`, which begin and end examples. Partners are then of these."""
-        raise NotImplementedError
+        """Returns the windows from `first` up to `end`, without a copy. Partners are still of all examples."""
+        return dataclasses.replace(self, window_range=self._windows[first:end])
 
     def read(self, windows: np.ndarray, *, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the pixels and targets of windows: a function of (seed, epoch, window), whatever else is read.
@@ -60,4 +80,38 @@ class PixelReader:
         Raises:
           UserError: an image cannot be decoded (it was changed after `check_images`).
         """
-        raise NotImplementedError
+        numbers, views = np.divmod(windows + self._windows.start, self.preparation.view_count)
+        if not self.mixing or self.preparation.augmentation is None:
+            return self._read(numbers.tolist(), views.tolist(), seed, epoch), self.targets[numbers]
+        keys = [DrawKey(seed, epoch, number) for number in numbers.tolist()]
+        partners = [find_partner(key, len(self.examples)) for key in keys]
+        needed, places = np.unique([*numbers, *partners], return_inverse=True)
+        pixels = self._read(needed.tolist(), [0] * len(needed), seed, epoch)
+        places_of_own, places_of_partners = np.split(places, 2)
+        mixed = pixels[places_of_own], self.targets[numbers]
+        mix(*mixed, pixels, self.targets[needed], places_of_partners.tolist(), self.mixing, keys)
+        return mixed
+
+    def _read(self, numbers: list[int], views: list[int], seed: int, epoch: int) -> np.ndarray:
+        """Returns the views of examples before they are mixed, float32 `[K, H, W, 3]`."""
+        is_augmented = self.preparation.augmentation is not None
+        requests = []
+        for number, view in zip(numbers, views, strict=True):
+            example = self.examples[number]
+            pixels = None if self.cache is None else self.cache.read(number)
+            key = DrawKey(seed, epoch, number) if is_augmented else None
+            requests.append(
+                ImageRequest(example.image if pixels is None else pixels, example.origin, view, key)
+            )
+        results = self.pool.prepare(self.preparation, requests)
+        if broken := [result for result in results if isinstance(result, BrokenImage)]:
+            others = f" (and {len(broken) - 1} more in this batch)" if len(broken) > 1 else ""
+            raise UserError(f"{broken[0]}{others}")
+        arrays: np.ndarray = np.empty((len(requests), *self.image_size, 3), np.float32)
+        for array, result, request in zip(arrays, results, requests, strict=True):
+            array[...] = self.preparation.processor.normalize(np.asarray(result))
+            if self.preparation.augmentation is not None and request.key is not None:
+                box = choose_erased(self.preparation.augmentation, self.image_size, request.key)
+                if box is not None:
+                    array[box.top : box.bottom, box.left : box.right] = 0
+        return arrays

@@ -1,7 +1,6 @@
 """Makes a model's inputs of images as transformers' processors with Pillow do, pixel for pixel."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -80,8 +79,9 @@ class ImageProcessor:
           UserError: the type cannot be read, a value is none that can be, or images would not all have one size.
         """
         processor_type = _find_type(config, default_type, name)
-        values = _DEFAULTS[processor_type] | {
-            key: value for key, value in config.items() if value is not None
+        values = {
+            **_DEFAULTS[processor_type],
+            **{key: value for key, value in config.items() if value is not None},
         }
         is_square = isinstance(_DEFAULTS[processor_type]["size"].get("height"), int)
         size = _parse_size(values["size"], is_square, f"{name}, size") if values["do_resize"] else None
@@ -205,18 +205,15 @@ class ImageProcessor:
         return image if self._cut is None else crop_center(image, *self._cut)
 
     def normalize(self, images: np.ndarray) -> np.ndarray:
-        """Rescales and normalizes images, uint8 `[..., 3]` to float32 `[..., 3]`."""
-        return self._table[images, np.arange(3)]
-
-    @functools.cached_property
-    def _table(self) -> np.ndarray:
-        """The result for each value of each channel: float32 `[256, 3]`."""
-        values: np.ndarray = np.repeat(np.arange(256)[:, None], 3, axis=1)
+        """Rescales and normalizes images, uint8 `[..., 3]` to float32 `[..., 3]`, rounded where transformers rounds."""
+        values: np.ndarray = images
         if self.rescale_factor is not None:
-            values = values.astype(np.float64) * self.rescale_factor
+            values = values.astype(np.float64)
+            values *= self.rescale_factor
         values = values.astype(np.float32)
         if self.mean is not None and self.std is not None:
-            values = (values - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
+            values -= np.array(self.mean, np.float32)
+            values /= np.array(self.std, np.float32)
         return values
 
 
