@@ -48,6 +48,11 @@ class Target:
         return [module.replace("{layer}", str(layer)) for layer in range(len(self.ranks))]
 
     @property
+    def adapted(self) -> dict[str, int]:
+        """Returns the rank of each module that has an adapter."""
+        return {module: rank for module, rank in zip(self.modules, self.ranks, strict=True) if rank}
+
+    @property
     def number(self) -> int:
         """Returns a uint32 that tells the target from others."""
         return zlib.crc32(self.tensor.encode())

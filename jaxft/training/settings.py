@@ -48,7 +48,7 @@ def _add_adapter(settings: Settings, address: str, changed: Collection[str]) -> 
     Raises:
       UserError: the adapter is not there or not supported, or has another value than the run sets.
     """
-    from jaxft.adapters.peft.files import read_settings  # slow, and needed by few
+    from jaxft.adapters.peft.config import read_settings  # slow, and needed by few
     from jaxft.hub.adapter_files import read_adapter
 
     where, schema = f"config.adapter.init_from={address}", schema_of(settings.task)

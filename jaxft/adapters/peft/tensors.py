@@ -75,6 +75,11 @@ LORA = (
     AdapterTensor("b", "lora_B.weight", ("out", "rank")),
 )
 DORA = (*LORA, AdapterTensor("magnitude", "lora_magnitude_vector", ("out",)))
+ADALORA = (
+    AdapterTensor("a", "lora_A", ("rank", "in")),
+    AdapterTensor("values", "lora_E", ("rank", "one")),
+    AdapterTensor("b", "lora_B", ("out", "rank")),
+)
 # The first values of PiSSA and OLoRA, by the names of LoRA's tensors.
 START = (
     AdapterTensor("start_a", "lora_A.weight", ("rank", "in")),
@@ -84,6 +89,34 @@ IA3 = (
     AdapterTensor("factors", "ia3_l", ("out", "one"), reads_input=False),
     AdapterTensor("factors", "ia3_l", ("one", "in"), reads_input=True),
 )
+
+
+def tensors_of(method: str, *, use_dora: bool = False) -> Sequence[AdapterTensor]:
+    """Returns the tensors of a method of PEFT's."""
+    return {"lora": DORA if use_dora else LORA, "adalora": ADALORA, "ia3": IA3}[method]
+
+
+def drop_zero_ranks(
+    tensors: dict[str, np.ndarray], targets: Sequence[Target], count: int
+) -> dict[str, list[bool]]:
+    """Removes the ranks of AdaLoRA whose value is 0 from PEFT's tensors, and returns its `rank_pattern`.
+
+    A module keeps at least one rank.
+
+    Args:
+      tensors: the tensors by name, which this changes.
+      targets: what has adapters.
+      count: the rank at the start.
+    """
+    pattern: dict[str, list[bool]] = {}
+    for module in (name for target in targets for name in target.adapted):
+        is_kept = tensors[f"{module}.lora_E"][:, 0] != 0
+        is_kept[0] |= not is_kept.any()
+        for entry in ADALORA:
+            name = f"{module}.{entry.suffix}"
+            tensors[name] = tensors[name].compress(is_kept, axis=entry.axes.index("rank"))
+        pattern[f"{module}.lora_E"] = [*is_kept.tolist(), *[False] * (count - len(is_kept))]
+    return pattern
 
 
 def to_peft(
@@ -155,13 +188,7 @@ def from_peft(
 
 def list_names(table: Sequence[AdapterTensor], targets: Sequence[Target]) -> set[str]:
     """Returns the names of PEFT's tensors of the adapters of `targets`."""
-    return {
-        f"{module}.{entry.suffix}"
-        for entry in table
-        for target in targets
-        for module, rank in zip(target.modules, target.ranks, strict=True)
-        if rank
-    }
+    return {f"{module}.{entry.suffix}" for entry in table for target in targets for module in target.adapted}
 
 
 def _pair(

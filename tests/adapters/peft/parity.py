@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import warnings
 from collections.abc import Mapping
 
@@ -11,7 +12,8 @@ import peft
 import torch
 from flax import nnx
 
-from jaxft.adapters.peft.files import load_adapter, read_settings, save_adapter
+from jaxft.adapters.peft.config import read_settings
+from jaxft.adapters.peft.files import load_adapter, save_adapter
 from jaxft.adapters.plan import AdapterPlan, plan_adapters
 from jaxft.config.adapter import Adapter
 from jaxft.hub.adapter_files import read_adapter, write_adapter_folder
@@ -170,24 +172,34 @@ def train_peft(
     groups = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decays = parameter.ndim == 2 and "ia3_l" not in name
+            decays = parameter.ndim == 2 and not re.search("ia3_l|lora_E", name)
             rate = lr * ratio if "lora_B" in name else lr
             groups.append({"params": [parameter], "weight_decay": decay if decays else 0.0, "lr": rate})
     optimizer = torch.optim.AdamW(groups, eps=eps)
     losses = []
-    for _, texts in batches:
+    for step, (_, texts) in enumerate(batches):
         loss = model(**texts).loss
         losses.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        if hasattr(model.base_model, "update_and_allocate"):
+            model.base_model.update_and_allocate(step)
     return losses
 
 
 def train_ours(
-    config: ModelConfig, ours: Ours, batches, *, lr: float, decay: float, eps: float, ratio: float
+    config: ModelConfig,
+    ours: Ours,
+    batches,
+    *,
+    lr: float,
+    decay: float,
+    eps: float,
+    ratio: float,
+    **phases: int,
 ) -> list[float]:
-    """Returns the losses of our train step with the same numbers."""
+    """Returns the losses of our train step with the same numbers; `phases` are AdaLoRA's."""
     settings = settings_from_config(
         {
             "task": "token_classification",
@@ -203,7 +215,7 @@ def train_ours(
     still = {field.name: 0.0 for field in dataclasses.fields(config) if field.name.endswith("_dropout")}
     config = dataclasses.replace(config, **still)
     net = make_network(ours.task, config, Runtime(), make_mesh(settings), lambda _: ours.plan)
-    trainer = make_trainer(net, settings, total=len(batches), warmup=0)
+    trainer = make_trainer(net, settings, total=len(batches), warmup=0, **phases)
     state = trainer.new_state({path: jax.numpy.array(ours.parameters[path]) for path in net.abstract})
     losses = []
     for packed, _ in batches:

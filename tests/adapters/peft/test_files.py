@@ -7,7 +7,8 @@ import numpy as np
 import peft
 import pytest
 
-from jaxft.adapters.peft.files import load_adapter, read_settings, save_adapter
+from jaxft.adapters.peft.config import read_settings
+from jaxft.adapters.peft.files import load_adapter, save_adapter
 from jaxft.config.adapter import Adapter
 from jaxft.errors import UserError
 from jaxft.hub.adapter_files import AdapterFiles, write_adapter_folder

@@ -7,6 +7,9 @@ from jaxft.layers.heads.kinds import HeadKind
 from tests.adapters.peft import parity
 from tests.models import torch_parity
 
+# Two steps without a choice of ranks, two with one, the last choice, and two after which ranks that went stay away.
+ADALORA = {"init_r": 4, "target_r": 1, "tinit": 1, "tfinal": 3, "total_step": 7}
+ADALORA["target_modules"] = ["query", "output.dense", "c_attn"]
 # Each with what has a gradient of its own: shared matrices, lengths that are constants, biases, parts of the weights.
 CASES = {
     "dora": (
@@ -16,6 +19,7 @@ CASES = {
         ),
         4.0,
     ),
+    "adalora": ("bert", lambda: peft.AdaLoraConfig(**ADALORA), 1.0),
 }
 MORE_CASES = {
     "fused": (
@@ -24,6 +28,7 @@ MORE_CASES = {
         1.0,
     ),
     "fused ia3": ("gpt2", peft.IA3Config, 1.0),
+    "fused adalora": ("gpt2", lambda: peft.AdaLoraConfig(**ADALORA), 1.0),
     "pissa": (
         "distilbert",
         lambda: peft.LoraConfig(r=2, target_modules=["q_lin", "lin2"], init_lora_weights="pissa"),
@@ -43,12 +48,14 @@ def check_losses(model_type, make_adapter, ratio, tmp_path):
     base, theirs = parity.make_peft(config, HeadKind.TOKEN, make_adapter(), 1)
     folder = parity.save_peft(theirs, tmp_path)
     ours = parity.load_ours(config, HeadKind.TOKEN, base, folder, "float32")
-    batches = parity.labelled_batches(config, 5)
+    adapter = theirs.peft_config["default"]
+    batches = parity.labelled_batches(config, getattr(adapter, "total_step", 5))
+    phases = {name: getattr(adapter, name, 0) for name in ("tinit", "tfinal")}
     # With a tiny eps, first steps have the size of the rate even if a gradient is but rounding.
     numbers = {"lr": 0.02, "decay": 0.1, "eps": 1e-3, "ratio": ratio}
     expected = parity.train_peft(theirs, batches, **numbers)
     assert abs(expected[0] - expected[-1]) > 0.01
-    assert parity.train_ours(config, ours, batches, **numbers) == pytest.approx(expected, abs=1e-5)
+    assert parity.train_ours(config, ours, batches, **numbers, **phases) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", CASES)
