@@ -37,7 +37,8 @@ def chunked_attention(
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
     first_head: int | jax.Array = 0,
-) -> jax.Array:
+    returns_totals: bool = False,
+) -> Any:
     """Computes `Attention` on one device, and holds the scores of one chunk of queries and keys at a time.
 
     The algorithm is flash attention's (Dao, 2023), in XLA's operations. A chunk of queries meets only the keys from the
@@ -45,23 +46,25 @@ def chunked_attention(
 
     Args:
       first_head: the global number of the first head here, if other devices compute the heads before it.
+      returns_totals: whether to return the logarithms of the sums of exponentials too; see `prefix.py`.
       others: as in `Attention`.
 
     Returns:
-      `[R * L, D]` in q's dtype.
+      `[R * L, D]` in q's dtype; with `returns_totals`, a pair with `[R * L, H]`.
     """
     rows, length = segment_ids.shape
     hashes = None
     if seed is not None and rate:
         hashes = hash_attention_weights(rows, num_heads, length, seed, site, first_head)
     scale = scale_of(q.shape[1] // num_heads, relative)
-    plan = _Plan(*choose_chunks(length, visibility), visibility, rate)
+    plan = _Plan(*choose_chunks(length, visibility), visibility, rate, returns_totals)
     q, k, v = (
         x.reshape(rows, length, num_heads, -1).swapaxes(1, 2) for x in (q * jnp.asarray(scale, q.dtype), k, v)
     )
     arrays = _Arrays(segment_ids, hashes, find_ranges(segment_ids, plan.queries, visibility, over_keys=True))
-    mixed = _attend(q, k, v, split_terms(relative, num_heads), arrays, plan)
-    return mixed.swapaxes(1, 2).reshape(rows * length, -1)
+    mixed, totals = _attend(q, k, v, split_terms(relative, num_heads), arrays, plan)
+    mixed = mixed.swapaxes(1, 2).reshape(rows * length, -1)
+    return (mixed, totals.swapaxes(1, 2).reshape(rows * length, -1)) if returns_totals else mixed
 
 
 class _Plan(NamedTuple):
@@ -70,6 +73,7 @@ class _Plan(NamedTuple):
     Attributes:
       queries, keys, most_trips: as in `Chunks`.
       visibility, rate: as in `Attention`.
+      returns_totals: as in `chunked_attention`.
     """
 
     queries: int
@@ -77,6 +81,7 @@ class _Plan(NamedTuple):
     most_trips: int
     visibility: Visibility
     rate: float
+    returns_totals: bool
 
 
 class _Arrays(NamedTuple):
@@ -209,14 +214,18 @@ def _forward(q, k, v, terms, arrays, plan):
     outputs = jnp.zeros(q.shape, dtype), jnp.zeros(q.shape[:3], dtype)
     mixed, log_total = _loop_over_queries(arrays, plan, attend, outputs)
     mixed = mixed.astype(q.dtype)
-    return mixed, (q, k, v, terms, arrays, mixed, log_total)
+    totals = log_total if plan.returns_totals else None
+    return (mixed, totals), (q, k, v, terms, arrays, mixed, log_total)
 
 
-def _backward(plan, residuals, gradient):
+def _backward(plan, residuals, gradients):
     """Computes the gradients from scores that are computed again."""
+    gradient, d_totals = gradients
     q, k, v, terms, arrays, mixed, log_total = residuals
     dtype = log_total.dtype
     inner = (gradient.astype(dtype) * mixed).sum(axis=-1)
+    if plan.returns_totals:  # the gradient of a total is that of each score times its weight
+        inner -= d_totals
 
     def attend(queries: _Chunk, gradients):
         q_here, gradient_here, inner_here, log_total_here = (
@@ -259,8 +268,8 @@ def _backward(plan, residuals, gradient):
 
     columns = jnp.zeros(q.swapaxes(2, 3).shape, dtype)
     d_terms = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.promote_types(x.dtype, jnp.float32)), terms)
-    gradients = jnp.zeros(q.shape, dtype), columns, columns, d_terms
-    d_q, d_k, d_v, d_terms = _loop_over_queries(arrays, plan, attend, gradients)
+    sums = jnp.zeros(q.shape, dtype), columns, columns, d_terms
+    d_q, d_k, d_v, d_terms = _loop_over_queries(arrays, plan, attend, sums)
     d_terms = jax.tree.map(lambda x, term: x.astype(term.dtype), d_terms, terms)
     return *(x.astype(q.dtype) for x in (d_q, d_k.swapaxes(2, 3), d_v.swapaxes(2, 3))), d_terms, None
 

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,21 +36,22 @@ def dense_attention(
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
     first_head: int | jax.Array = 0,
-) -> jax.Array:
+    returns_totals: bool = False,
+) -> Any:
     """Computes `Attention` on one device.
 
     Args:
       first_head: the global number of the first head here, if other devices compute the heads before it.
+      returns_totals: whether to return the logarithms of the sums of exponentials too; see `prefix.py`.
       others: as in `Attention`.
 
     Returns:
-      `[R * L, D]` in q's dtype.
+      `[R * L, D]` in q's dtype; with `returns_totals`, a pair with `[R * L, H]`.
     """
     pieces = RowPieces.of_entire_rows(*segment_ids.shape)
     options = {"num_heads": num_heads, "visibility": visibility, "relative": relative, "rate": rate}
-    return _attend_in_pieces(
-        q, k, v, segment_ids, pieces, **options, seed=seed, site=site, first_head=first_head
-    )
+    options |= {"seed": seed, "site": site, "first_head": first_head, "returns_totals": returns_totals}
+    return _attend_in_pieces(q, k, v, segment_ids, pieces, **options)
 
 
 def dense_in_blocks(
@@ -68,7 +69,8 @@ def dense_in_blocks(
     seed: DropoutSeed | None = None,
     site: int | jax.Array = 0,
     first_head: int | jax.Array = 0,
-) -> jax.Array:
+    returns_totals: bool = False,
+) -> Any:
     """Computes `dense_attention` for rows whose segments mostly stay within blocks of `block_length` slots.
 
     The result is the same, dropout included. A row in blocks needs only `block_length / L` of the scores.
@@ -81,7 +83,7 @@ def dense_in_blocks(
       others: as in `dense_attention`.
 
     Returns:
-      `[R * L, D]` in q's dtype.
+      As `dense_attention`.
     """
     rows, length = segment_ids.shape
     pieces = RowPieces.of_entire_rows(rows, length)
@@ -95,6 +97,7 @@ def dense_in_blocks(
         seed=seed,
         site=site,
         first_head=first_head,
+        returns_totals=returns_totals,
     )
     if period == 1:
         return attend(q, k, v, segment_ids, pieces)
@@ -112,8 +115,12 @@ def dense_in_blocks(
     from_whole_rows = attend(whole_q, whole_k, whole_v, whole_ids.reshape(-1, length), whole_rows)
     ids_of_blocks = block_ids.reshape(-1, block_length)
     from_blocks = attend(block_q, block_k, block_v, ids_of_blocks, block_rows.cut_into_blocks(block_length))
-    outputs = [x.reshape(rows // period, -1, x.shape[-1]) for x in (from_whole_rows, from_blocks)]
-    return jnp.concatenate(outputs, axis=1).reshape(rows * length, -1)
+
+    def join_rows(*parts: jax.Array) -> jax.Array:
+        outputs = [x.reshape(rows // period, -1, x.shape[-1]) for x in parts]
+        return jnp.concatenate(outputs, axis=1).reshape(rows * length, -1)
+
+    return jax.tree.map(join_rows, from_whole_rows, from_blocks)
 
 
 class RowPieces(NamedTuple):
@@ -160,8 +167,21 @@ class _MaskPlace(NamedTuple):
 
 
 def _attend_in_pieces(
-    q, k, v, segment_ids, pieces: RowPieces, *, num_heads, visibility, relative, rate, seed, site, first_head
-) -> jax.Array:
+    q,
+    k,
+    v,
+    segment_ids,
+    pieces: RowPieces,
+    *,
+    num_heads,
+    visibility,
+    relative,
+    rate,
+    seed,
+    site,
+    first_head,
+    returns_totals,
+) -> Any:
     """Computes `dense_attention` for pieces of rows; segment_ids are `[N, length of a piece]`."""
     if seed is None or rate == 0.0:
         rate, seed = 0.0, None
@@ -175,11 +195,27 @@ def _attend_in_pieces(
     length = segment_ids.shape[1]
     terms = cut_terms(split_terms(relative, num_heads), length, length, 0)
     scale = scale_of(q.shape[1] // num_heads, relative)
-    return _dense(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, pieces.row_length, scale)
+    mixed, totals = _dense(
+        q,
+        k,
+        v,
+        terms,
+        segment_ids,
+        place,
+        num_heads,
+        visibility,
+        rate,
+        pieces.row_length,
+        scale,
+        returns_totals,
+    )
+    return (mixed, totals) if returns_totals else mixed
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9, 10))
-def _dense(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(6, 7, 8, 9, 10, 11))
+def _dense(
+    q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale, returns_totals
+):
     """Computes attention with a hand-written gradient, which keeps the weights before and after dropout.
 
     The terms are the same for all pieces.
@@ -187,11 +223,13 @@ def _dense(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_
     The exponentials mix the values before they are normalized; the output is normalized instead, because it has fewer
     numbers.
     """
-    options = num_heads, visibility, rate, row_length, scale
+    options = num_heads, visibility, rate, row_length, scale, returns_totals
     return _dense_forward(q, k, v, terms, segment_ids, place, *options)[0]
 
 
-def _dense_forward(q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale):
+def _dense_forward(
+    q, k, v, terms, segment_ids, place, num_heads, visibility, rate, row_length, scale, returns_totals
+):
     rows, length = segment_ids.shape
     dtype = q.dtype
     q, k, v = (split_heads(x, rows, num_heads) for x in (q * jnp.asarray(scale, dtype), k, v))
@@ -210,10 +248,14 @@ def _dense_forward(q, k, v, terms, segment_ids, place, num_heads, visibility, ra
         kept = jax.lax.optimization_barrier(kept)
     powers, kept = (x.reshape(rows * num_heads, length, length) for x in (powers, kept))
     mixed = merge_heads((batched_dot(kept, v, 2, 1) * normalizer).astype(dtype), rows)
-    return mixed, (q, k, v, terms, powers, kept, normalizer, mixed)
+    totals = None
+    if returns_totals:
+        totals = merge_heads(scores.max(axis=-1).reshape(normalizer.shape) - jnp.log(normalizer), rows)
+    return (mixed, totals), (q, k, v, terms, powers, kept, normalizer, mixed)
 
 
-def _dense_backward(num_heads, visibility, rate, row_length, scale, residuals, gradient):
+def _dense_backward(num_heads, visibility, rate, row_length, scale, returns_totals, residuals, gradients):
+    gradient, d_totals = gradients
     q, k, v, terms, powers, kept, normalizer, mixed = residuals
     rows, dtype = q.shape[0] // num_heads, q.dtype
     # Let p = powers * normalizer be the weights, and p' = kept * normalizer the weights after dropout. Then
@@ -221,6 +263,8 @@ def _dense_backward(num_heads, visibility, rate, row_length, scale, residuals, g
     inner = split_heads((gradient.astype(normalizer.dtype) * mixed), rows, num_heads).sum(
         axis=-1, keepdims=True
     )
+    if returns_totals:  # the gradient of a total is that of each score times its weight
+        inner -= split_heads(d_totals, rows, num_heads)
     scaled = split_heads(gradient, rows, num_heads) * normalizer
     scaled = jax.lax.optimization_barrier(scaled.astype(dtype))
     scores = kept * batched_dot(scaled, v, 2, 2) - powers * (inner * normalizer)

@@ -1,7 +1,10 @@
 """Defines what networks ask of attention; the implementations are next to this file, and choice.py chooses one."""
 
+import contextlib
+import contextvars
 import dataclasses
 import enum
+from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import jax
@@ -17,6 +20,7 @@ class Feature(enum.Enum):
     RELATIVE_BIAS = "adds no bias to scores"
     RELATIVE_PRODUCTS = "adds no products with positions to scores"
     DROPOUT = "has no dropout of attention weights"
+    PREFIX = "takes no prefix"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +57,42 @@ class RelativeTerms(NamedTuple):
     queries: jax.Array | None = None
 
 
+class Prefix(NamedTuple):
+    """Holds keys and values that every query of a layer sees, besides those of its segment (Li & Liang, 2021).
+
+    Distances to a prefix add nothing to scores, and windows don't hide it.
+
+    Attributes:
+      keys, values: `[P, D]`; those of a stack of layers have one more dimension in front.
+    """
+
+    keys: jax.Array
+    values: jax.Array
+
+
+_layer_prefix: contextvars.ContextVar[Prefix | None] = contextvars.ContextVar("layer_prefix", default=None)
+
+
+@contextlib.contextmanager
+def layer_prefix(prefix: Prefix | None) -> Iterator[None]:
+    """Says, while a layer is traced, which prefix its queries see, because networks do not know of prefixes."""
+    token = _layer_prefix.set(prefix)
+    try:
+        yield
+    finally:
+        _layer_prefix.reset(token)
+
+
+def current_prefix() -> Prefix | None:
+    """Returns the prefix of the layer that is traced; None if it has none."""
+    return _layer_prefix.get()
+
+
 def features_of(
-    visibility: Visibility, relative: RelativeTerms | None, seed: DropoutSeed | None
+    visibility: Visibility,
+    relative: RelativeTerms | None,
+    seed: DropoutSeed | None,
+    prefix: Prefix | None = None,
 ) -> frozenset[Feature]:
     """Returns the features that a call of `Attention` asks for; `seed` is None for no dropout."""
     terms = RelativeTerms() if relative is None else relative
@@ -64,6 +102,7 @@ def features_of(
         Feature.RELATIVE_BIAS: terms.bias is not None,
         Feature.RELATIVE_PRODUCTS: terms.keys is not None or terms.queries is not None,
         Feature.DROPOUT: seed is not None,
+        Feature.PREFIX: prefix is not None,
     }
     return frozenset(feature for feature, is_asked in asked.items() if is_asked)
 
@@ -88,8 +127,8 @@ class Attention(Protocol):
         """Computes attention.
 
         A position sees the positions of its row that have the same segment id, as far as `visibility` says. Padding is
-        segment 0. It sees only padding, so its output is finite, and no other segment sees it. Scores and softmax are
-        float32, or float64 if q is.
+        segment 0. It sees only padding, so its output is finite, and no other segment sees it. All positions see the
+        prefix of the layer; see `layer_prefix`. Scores and softmax are float32, or float64 if q is.
 
         Args:
           q, k, v: flat `[R * L, D]`; the heads are next to each other in D.

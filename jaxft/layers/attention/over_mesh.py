@@ -11,8 +11,16 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxft.layers.attention.chunked import chunked_attention
 from jaxft.layers.attention.dense import dense_attention, dense_in_blocks
 from jaxft.layers.attention.flops import CHUNK
-from jaxft.layers.attention.interface import EVERYTHING, Attention, Feature, RelativeTerms, features_of
+from jaxft.layers.attention.interface import (
+    EVERYTHING,
+    Attention,
+    Feature,
+    RelativeTerms,
+    current_prefix,
+    features_of,
+)
 from jaxft.layers.attention.limits import KERNELS, find_obstacle
+from jaxft.layers.attention.prefix import attend_with_prefix
 from jaxft.layers.attention.splash import splash_attention
 from jaxft.parallel.mesh import BATCH_SPEC
 
@@ -61,21 +69,27 @@ def make_attention(
     ):
         if rate == 0.0:
             seed = None
-        features = features_of(visibility, relative, seed)
+        prefix = current_prefix()
+        features = features_of(visibility, relative, seed, prefix)
         chosen = name if windowed_name is None or Feature.WINDOW not in features else windowed_name
         shape = {"length": segment_ids.shape[1], "head_width": q.shape[-1] // num_heads, "dtype": q.dtype}
         if find_obstacle(chosen, features=features, **shape):
             chosen = "dense"
         implementation, options = find_implementation(chosen), {"visibility": visibility, "rate": rate}
+        if prefix is not None:
+            implementation = functools.partial(attend_with_prefix, implementation)
         if mesh is None or (mesh.size == 1 and chosen not in KERNELS):
             options |= {"num_heads": num_heads, "relative": relative, "seed": seed, "site": site}
+            if prefix is not None:
+                options["prefix"] = prefix
             return implementation(q, k, v, segment_ids, **options)
         tensor = mesh.shape["tensor"]
         splits_heads = num_heads % tensor == 0
         device_heads = num_heads // tensor if splits_heads else num_heads
 
-        def attend_on_device(q, k, v, segment_ids, relative, seed, site):
+        def attend_on_device(q, k, v, segment_ids, relative, seed, site, prefix):
             first_head = 0
+            more_options = options if prefix is None else options | {"prefix": prefix}
             if seed is not None:  # rows and heads get the same masks as on one device
                 row = jax.lax.axis_index(BATCH_SPEC[0]) * len(segment_ids)
                 seed = seed._replace(first_row=seed.first_row + row)
@@ -90,7 +104,7 @@ def make_attention(
                 seed=seed,
                 site=site,
                 first_head=first_head,
-                **options,
+                **more_options,
             )
 
         heads = "tensor" if splits_heads else None
@@ -99,13 +113,16 @@ def make_attention(
         sharded = jax.shard_map(
             attend_on_device,
             mesh=mesh,
-            in_specs=(activations,) * 3 + (BATCH_SPEC, RelativeTerms(*term_specs), replicated, replicated),
+            in_specs=(
+                *(activations,) * 3,
+                *(BATCH_SPEC, RelativeTerms(*term_specs), replicated, replicated),
+                PartitionSpec(None, heads),
+            ),
             out_specs=activations,
             check_vma=False,  # Pallas kernels do not declare the axes over which their results vary
         )
-        return sharded(
-            q, k, v, segment_ids, RelativeTerms() if relative is None else relative, seed, jnp.asarray(site)
-        )
+        terms = RelativeTerms() if relative is None else relative
+        return sharded(q, k, v, segment_ids, terms, seed, jnp.asarray(site), prefix)
 
     return attend
 

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxft.layers import parameter_paths
+from jaxft.layers.attention.interface import Prefix, layer_prefix
 from jaxft.layers.dropout import SITES_PER_LAYER, DropoutSeed, LayerDropout, layer_dropout
 from jaxft.layers.output_positions import OutputPositions
 from jaxft.layers.runtime import REMAT_POLICIES, Runtime
@@ -35,6 +36,7 @@ def run_layers(
     *,
     rows: int,
     dropout: DropoutSeed | None,
+    prefix: Prefix | None = None,
 ) -> jax.Array:
     """Runs x through stacked layers by scans, over the layers or over periods of layers of several kinds.
 
@@ -50,6 +52,7 @@ def run_layers(
         only these.
       rows: R.
       dropout: the seed of the dropout of adapters; None for no dropout.
+      prefix: keys and values that all positions see, for each layer `[layers, P, D]`; None for none.
 
     Returns:
       The last layer's output, flat `[R * L, D]`, or `[N, D]` for N output positions.
@@ -59,9 +62,10 @@ def run_layers(
 
     def make_step(function, *, is_looped):
         def run_layer(x, layer, output_positions=None):
-            parameters, index = layer
+            parameters, index, prefix = layer
             site = 1 + SITES_PER_LAYER * index
-            with layer_dropout(LayerDropout(dropout, site, rows, slots, output_positions)):
+            dropout_here = LayerDropout(dropout, site, rows, slots, output_positions)
+            with layer_dropout(dropout_here), layer_prefix(prefix):
                 x = function(nnx.merge(graph, parameters), x, index, site, output_positions)
             return constrain_sharding(x, activations), None
 
@@ -80,7 +84,7 @@ def run_layers(
     sizes = [len(functions) * count for functions, count in periods]
     if output_positions is not None:
         sizes.append(1)
-    pieces = _split_tree((parameters, jnp.arange(len(layer_functions))), sizes)
+    pieces = _split_tree((parameters, jnp.arange(len(layer_functions)), prefix), sizes)
     x = constrain_sharding(x, activations)
     for (functions, count), piece in zip(periods, pieces, strict=False):
         if len(functions) == 1 and count > 1:
