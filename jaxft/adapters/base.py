@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 from jaxft.config.adapter import Adapter as AdapterSettings
+from jaxft.layers.heads.backbone import AdaptableBackbone
 from jaxft.layers.linear import Linear
 from jaxft.layers.parameters import Kind, Role, make_parameter
 
@@ -81,6 +82,7 @@ class Method:
         the method adds none.
       list_targets: returns the usual target modules, for the settings and the presets of the model's family; see
         `models.family.Family`.
+      attach: gives the backbone adapters of other modules than linear layers; None if there are none.
       trains_biases: whether all biases of the backbone are trained.
       initialize: sets what follows from the kernels of a target's linear layers, once these are loaded; None if nothing
         does.
@@ -93,6 +95,7 @@ class Method:
 
     make: Callable[[Sequence[Linear], Target, AdapterSettings, nnx.Rngs], Sequence[nnx.Module]] | None = None
     list_targets: Callable[[AdapterSettings, Mapping[str, Sequence[str]]], Sequence[str]] = lambda *_: ()
+    attach: Callable[[AdaptableBackbone, AdapterSettings, nnx.Rngs], None] | None = None
     trains_biases: bool = False
     initialize: Callable[[Sequence[Linear], Target, AdapterSettings], None] | None = None
     adapter: type[nnx.Module] | None = None
@@ -108,6 +111,11 @@ class Method:
     def can_merge(self) -> bool:
         """Returns whether a linear layer alone can compute what it computes with its adapter, which has a `merge`."""
         return self.adapter is None or hasattr(self.adapter, "merge")
+
+    @property
+    def generates(self) -> bool:
+        """Returns whether models generate text with it: decoders read merged weights, and adapters of the backbone."""
+        return self.can_merge or self.attach is not None
 
 
 class LinearUpdate(NamedTuple):

@@ -1,4 +1,4 @@
-"""Adds adapters to a model, says what is trained with them, and merges them into its linear layers."""
+"""Adds adapters to a model, compresses its frozen weights, says what is trained, and merges adapters into layers."""
 
 import dataclasses
 import functools
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
 
@@ -16,8 +17,9 @@ from jaxft.config.adapter import Adapter as AdapterSettings
 from jaxft.errors import UserError
 from jaxft.hub.weights import WeightTable
 from jaxft.layers import parameter_paths
+from jaxft.layers.embedding import Embedding
 from jaxft.layers.linear import Linear
-from jaxft.layers.parameters import Kind, Role
+from jaxft.layers.parameters import Kind, Role, make_parameter
 
 ADAPTER = "/adapter/"  # in the paths of the parameters of adapters, and of no others
 
@@ -73,6 +75,30 @@ class AdapterPlan:
             adapters = self.method.make(layers, target, self.settings, rngs)
             for linear, adapter in zip(layers, adapters, strict=True):
                 linear.adapter = adapter  # type: ignore[assignment]  # it is an `Adapter`
+        if self.method.attach is not None:
+            backbone = model.backbone
+            if not hasattr(backbone, "adapter"):
+                raise UserError(
+                    f"config.adapter.method={self.settings.method!r}: the model is a {type(backbone).__name__}, which "
+                    f"has no place for it; expected one of {', '.join(list_linear_methods())}"
+                )
+            self.method.attach(backbone, self.settings, rngs)
+
+    def compress_base(self, model: nnx.Module) -> None:
+        """Gives frozen matrices the dtype of the settings: kernels and, in bfloat16, tables of embeddings."""
+        dtype = jnp.dtype(self.settings.base_dtype)
+        if dtype == jnp.float32:
+            return
+        for path, node in list(nnx.iter_graph(model)):
+            kind = "kernel" if isinstance(node, Linear) else "embedding"
+            if not isinstance(node, Linear | Embedding) or (kind == "embedding" and dtype == jnp.int8):
+                continue
+            role = getattr(node, kind).get_metadata()["role"]
+            if not self.trains("/".join(map(str, (*path, kind))), role):
+                if isinstance(node, Linear):
+                    node.compress(dtype)
+                else:
+                    node.embedding = make_parameter(node.embedding[...].astype(dtype), role)
 
     def initialize(self, model: nnx.Module) -> None:
         """Sets the parameters of adapters that follow from the kernels, which must be loaded."""
@@ -129,6 +155,11 @@ def plan_adapters(
     return AdapterPlan(settings, targets, saved)
 
 
+def list_linear_methods() -> list[str]:
+    """Returns the methods that every model may have."""
+    return [name for name, method in METHODS.items() if method.attach is None]
+
+
 def find_linears(model: nnx.Module) -> dict[str, Linear]:
     """Returns the linear layers of a model's backbone by path, such as "backbone/layers/attention/query"."""
     nodes = ((path, node) for path, node in nnx.iter_graph(model) if isinstance(node, Linear))
@@ -143,10 +174,13 @@ def is_adapter(name: str) -> bool:
 def merge_adapters(model: nnx.Module) -> None:
     """Merges the adapters of a model into its linear layers, in float32, and removes them.
 
+    Kernels of a compressed base become float32.
+
     Raises:
       UserError: a linear layer cannot compute what its adapter adds.
     """
     for linear in find_linears(model).values():
+        linear.expand()
         if linear.adapter is None:
             continue
         if not hasattr(linear.adapter, "merge"):

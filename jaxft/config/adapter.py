@@ -26,8 +26,9 @@ METHODS: dict[str, tuple[str, ...]] = {
     "bitfit": (),
     "ia3": (*_TARGETS, "feedforward_modules"),
     "bottleneck": (*_TARGETS, "r", "dropout", "placement", "activation"),
+    "prefix": ("num_virtual_tokens", "prefix_projection", "encoder_hidden_size"),
 }
-_EVERY_METHOD = ("method", "init_from", "modules_to_save")
+_EVERY_METHOD = ("method", "init_from", "modules_to_save", "base_dtype")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,11 @@ class Adapter:
         "modules that are trained completely, besides the heads: ends of their names, such as `pooler`",
         check=texts("names, ('pooler',)"),
         example="('pooler',)",
+    )
+    base_dtype: str = setting(
+        "float32",
+        "dtype of the frozen matrices in memory: `bfloat16`, or `int8` for linear layers, with a scale for each output",
+        choices=("float32", "bfloat16", "int8"),
     )
     init_r: int = setting(12, "rank of `adalora` at the start", check=at_least(1))
     target_r: int = setting(8, "mean rank of `adalora` in the end", check=at_least(1))
@@ -134,6 +140,15 @@ class Adapter:
         choices=("houlsby", "pfeiffer"),
     )
     activation: str = setting("gelu", "activation within a bottleneck", choices=("gelu", "relu", "silu"))
+    num_virtual_tokens: int = setting(
+        20, "number of keys that `prefix` adds to each layer", check=at_least(1)
+    )
+    prefix_projection: bool = setting(
+        False, "makes keys and values of `prefix` by a network of two layers, which is left out of exports"
+    )
+    encoder_hidden_size: int | None = setting(
+        None, "width within that network; unset: the width of the model", check=at_least(1)
+    )
 
     @property
     def is_used(self) -> bool:
@@ -144,6 +159,11 @@ class Adapter:
     def rank(self) -> int:
         """Returns the rank at the start of adapters that `rank_pattern` does not name."""
         return self.init_r if self.method == "adalora" else self.r
+
+    @property
+    def prefix_length(self) -> int:
+        """Returns the number of keys that each layer has besides those of texts."""
+        return self.num_virtual_tokens if self.method == "prefix" else 0
 
     def check(self) -> None:
         """Raises `UserError` if a setting is set that the run's method does not read, or two contradict each other."""
@@ -165,6 +185,11 @@ class Adapter:
                     f"config.adapter.init_r={self.init_r}: config.adapter.target_r or rank_pattern is {highest}, and "
                     "ranks only fall; expected none above init_r"
                 )
+        if self.encoder_hidden_size and not self.prefix_projection:
+            raise UserError(
+                f"config.adapter.encoder_hidden_size={self.encoder_hidden_size} is the width of a network that the run "
+                "does not have; set config.adapter.prefix_projection=True, or leave it out"
+            )
         if self.bias == "lora_only" and self.layers_to_transform:
             raise UserError(
                 "config.adapter.bias='lora_only' trains biases of all layers, and config.adapter.layers_to_transform "

@@ -1,6 +1,7 @@
 """Looks up and sums embeddings, with a hand-written gradient."""
 
-from typing import cast
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxft.layers.parameters import Kind, Role, make_parameter
 from jaxft.layers.precision import widen
 from jaxft.layers.sharding import constrain_sharding
+
+
+class EmbeddingAdapter(Protocol):
+    """Changes what an embedding returns. It is a module of flax."""
+
+    def __call__(self, ids: jax.Array, look_up: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        """Returns vectors of ids, int32 `[...]` -> `[..., D]`; `look_up` returns those of the table."""
 
 
 class Embedding(nnx.Module):
@@ -23,6 +31,8 @@ class Embedding(nnx.Module):
       initializer_range: the standard deviation of new vectors.
       is_vocabulary: whether ids are those of tokens.
     """
+
+    adapter: EmbeddingAdapter | None = None  # unless `jaxft.adapters` has given it one
 
     def __init__(
         self,
@@ -43,7 +53,11 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Looks up ids, int32 `[...]` -> `[..., D]` of float32, or of float64 if the table is."""
-        return widen(_lookup(self.embedding[...], ids))
+
+        def look_up(ids: jax.Array) -> jax.Array:
+            return widen(_lookup(self.embedding[...], ids))
+
+        return look_up(ids) if self.adapter is None else self.adapter(ids, look_up)
 
 
 @jax.custom_vjp

@@ -17,6 +17,7 @@ from jaxft.hub.processors import Processor, TextProcessor
 from jaxft.hub.tensors import open_tensors
 from jaxft.hub.tokenizers import count_token_ids, load_tokenizer
 from jaxft.layers.attention.choice import choose_attention
+from jaxft.layers.attention.interface import Feature
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.model_config import ModelConfig
@@ -126,7 +127,8 @@ def _read_fitting_config(
         model_config = read_model_config(hf_config)
     except UserError as error:
         raise UserError(f"checkpoint {address!r}: {error}") from None
-    model_type, max_positions = hf_config["model_type"], model_config.max_positions
+    model_type, prefix_length = hf_config["model_type"], config.adapter.prefix_length
+    max_positions = model_config.max_positions - prefix_length
     if model_type not in supported:
         raise UserError(
             f"checkpoint {address!r}: model_type is {model_type!r}, but config.task={config.task!r} is for "
@@ -134,7 +136,9 @@ def _read_fitting_config(
         )
     if config.data.max_length > max_positions:
         raise UserError(
-            f"config.data.max_length={config.data.max_length}, but {address} has {max_positions} positions; set it "
+            f"config.data.max_length={config.data.max_length}, but {address} has {max_positions} positions"
+            + (f" after a prefix of {prefix_length}" if prefix_length else "")
+            + "; set it "
             f"to {max_positions} or less; what is longer is cut into windows, or as config.data.truncation says"
         )
     return model_config
@@ -183,7 +187,8 @@ def resolve_model(
         length=config.data.max_length,
         head_width=model_config.hidden_size // model_config.num_heads,
         dropout=model_config.attention_dropout,
-        features=model_config.attention_features,
+        features=model_config.attention_features
+        | ({Feature.PREFIX} if config.adapter.prefix_length else set()),
         dtype=dtype,
         platform=platform,
     )

@@ -127,11 +127,11 @@ def check_adapters(config: Settings) -> None:
             f"config.adapter.method={method!r}: adapters change a pretrained model, and "
             f"config.model.checkpoint={config.model.checkpoint!r} is a new one; give a checkpoint"
         )
-    if generates_text(config.task) and not METHODS[method].can_merge:
-        can_merge = [name for name, entry in METHODS.items() if entry.can_merge]
+    if generates_text(config.task) and not METHODS[method].generates:
+        generating = [name for name, entry in METHODS.items() if entry.generates]
         raise UserError(
             f"config.adapter.method={method!r}: text is generated with adapters that are merged into the weights, and "
-            f"these cannot be; expected one of {', '.join(can_merge)}"
+            f"these cannot be; expected one of {', '.join(generating)}"
         )
 
 

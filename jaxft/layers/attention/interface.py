@@ -70,6 +70,13 @@ class Prefix(NamedTuple):
     values: jax.Array
 
 
+class BackboneAdapter(Protocol):
+    """Adds a prefix to all layers of a backbone. It is a module of flax."""
+
+    def __call__(self) -> Prefix:
+        """Returns the prefix of each layer, `[layers, P, D]`."""
+
+
 _layer_prefix: contextvars.ContextVar[Prefix | None] = contextvars.ContextVar("layer_prefix", default=None)
 
 

@@ -4,6 +4,7 @@ from typing import Protocol
 
 import jax
 
+from jaxft.layers.attention.interface import BackboneAdapter
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.embedding import Embedding
 from jaxft.layers.inputs import Inputs
@@ -52,6 +53,14 @@ class PooledBackbone(Backbone, Protocol):
         """Applies the pooler to the hidden states of first tokens, `[..., D] -> [..., D]`."""
 
 
+class StackConfig(BackboneConfig, Protocol):
+    """The shape of a backbone that has a stack of layers."""
+
+    @property
+    def num_layers(self) -> int:
+        """The number of layers."""
+
+
 class WordEmbeddings(Protocol):
     """The embeddings of a backbone, which begin with those of words."""
 
@@ -73,6 +82,20 @@ class WordBackbone(Backbone, Protocol):
 
     @property
     def config(self) -> WordConfig:
+        """The shape of the backbone."""
+
+    @property
+    def embeddings(self) -> WordEmbeddings:
+        """The first layers."""
+
+
+class AdaptableBackbone(Protocol):
+    """A backbone of text that may have an adapter."""
+
+    adapter: BackboneAdapter | None
+
+    @property
+    def config(self) -> StackConfig:
         """The shape of the backbone."""
 
     @property

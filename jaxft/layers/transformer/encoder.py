@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.layers.attention.interface import RelativeTerms
+from jaxft.layers.attention.interface import BackboneAdapter, RelativeTerms
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
@@ -100,6 +100,8 @@ class Encoder(nnx.Module):
       drops_attention_output: as in `EncoderLayer`.
     """
 
+    adapter: BackboneAdapter | None = None  # unless `jaxft.adapters` has given it one
+
     def __init__(
         self,
         config: EncoderShape,
@@ -152,7 +154,16 @@ class Encoder(nnx.Module):
             return layer(x, inputs.segment_ids, dropout, site, output_positions, relative)
 
         functions = [run_layer] * self.config.num_layers
-        x = run_layers(self.layers, x, functions, self.runtime, output_positions, rows=rows, dropout=dropout)
+        x = run_layers(
+            self.layers,
+            x,
+            functions,
+            self.runtime,
+            output_positions,
+            rows=rows,
+            dropout=dropout,
+            prefix=self.adapter,
+        )
         return scatter(x, output_positions, rows * length).reshape(rows, length, -1)
 
     def pool(self, x: jax.Array) -> jax.Array:

@@ -36,7 +36,7 @@ def run_layers(
     *,
     rows: int,
     dropout: DropoutSeed | None,
-    prefix: Prefix | None = None,
+    prefix: Callable[[], Prefix] | None = None,
 ) -> jax.Array:
     """Runs x through stacked layers by scans, over the layers or over periods of layers of several kinds.
 
@@ -52,7 +52,7 @@ def run_layers(
         only these.
       rows: R.
       dropout: the seed of the dropout of adapters; None for no dropout.
-      prefix: keys and values that all positions see, for each layer `[layers, P, D]`; None for none.
+      prefix: returns keys and values that all positions see, for each layer `[layers, P, D]`; None for none.
 
     Returns:
       The last layer's output, flat `[R * L, D]`, or `[N, D]` for N output positions.
@@ -84,7 +84,8 @@ def run_layers(
     sizes = [len(functions) * count for functions, count in periods]
     if output_positions is not None:
         sizes.append(1)
-    pieces = _split_tree((parameters, jnp.arange(len(layer_functions)), prefix), sizes)
+    of_layers = parameters, jnp.arange(len(layer_functions)), None if prefix is None else prefix()
+    pieces = _split_tree(of_layers, sizes)
     x = constrain_sharding(x, activations)
     for (functions, count), piece in zip(periods, pieces, strict=False):
         if len(functions) == 1 and count > 1:

@@ -20,7 +20,7 @@ from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.layers.activations import ACTIVATIONS
-from jaxft.layers.attention.interface import RelativeTerms
+from jaxft.layers.attention.interface import BackboneAdapter, RelativeTerms
 from jaxft.layers.dropout import SHARED_SITES, DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
@@ -221,6 +221,8 @@ class Convolution(nnx.Module):
 class DebertaV2(nnx.Module):
     """The encoder, without a head. Parameters are float32."""
 
+    adapter: BackboneAdapter | None = None  # unless `jaxft.adapters` has given it one
+
     def __init__(self, config: DebertaV2Config, runtime: Runtime = PLAIN_RUNTIME, *, rngs: nnx.Rngs):
         """Makes a new network of the shape `config`."""
         self.embeddings = Embeddings(config, runtime, rngs=rngs)
@@ -258,5 +260,14 @@ class DebertaV2(nnx.Module):
 
         output_positions = locate(inputs.output_positions, rows, length)
         functions = [run_first if self.config.conv_size else run, *[run] * (self.config.num_layers - 1)]
-        x = run_layers(self.layers, x, functions, self.runtime, output_positions, rows=rows, dropout=dropout)
+        x = run_layers(
+            self.layers,
+            x,
+            functions,
+            self.runtime,
+            output_positions,
+            rows=rows,
+            dropout=dropout,
+            prefix=self.adapter,
+        )
         return scatter(x, output_positions, rows * length).reshape(rows, length, -1)

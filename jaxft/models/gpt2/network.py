@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft.layers.attention.interface import Visibility
+from jaxft.layers.attention.interface import BackboneAdapter, Visibility
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
 from jaxft.layers.inputs import Inputs
@@ -166,6 +166,8 @@ class GPT2(nnx.Module):
     changes nothing.
     """
 
+    adapter: BackboneAdapter | None = None  # unless `jaxft.adapters` has given it one
+
     def __init__(self, config: GPT2Config, runtime: Runtime = PLAIN_RUNTIME, *, rngs: nnx.Rngs):
         """Makes a new network of the shape `config`, with weights initialized as in section 2.3 of the paper."""
         self.embeddings = Embeddings(config, rngs=rngs)
@@ -190,7 +192,16 @@ class GPT2(nnx.Module):
             return layer(x, inputs.segment_ids, index, dropout, site, output_positions)
 
         functions = [run_layer] * self.config.num_layers
-        x = run_layers(self.layers, x, functions, self.runtime, output_positions, rows=rows, dropout=dropout)
+        x = run_layers(
+            self.layers,
+            x,
+            functions,
+            self.runtime,
+            output_positions,
+            rows=rows,
+            dropout=dropout,
+            prefix=self.adapter,
+        )
         return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)
 
     def compute_logits(self, hidden: jax.Array) -> jax.Array:

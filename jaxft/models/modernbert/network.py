@@ -22,7 +22,7 @@ import jax
 from flax import nnx
 from jax.sharding import NamedSharding
 
-from jaxft.layers.attention.interface import Visibility
+from jaxft.layers.attention.interface import BackboneAdapter, Visibility
 from jaxft.layers.attention.rotary import Rotation, make_rotation, rotate
 from jaxft.layers.dropout import DropoutSeed, apply_dropout
 from jaxft.layers.embedding import Embedding, sum_embeddings
@@ -172,6 +172,8 @@ class Layer(nnx.Module):
 class ModernBert(nnx.Module):
     """The encoder, without a head. Parameters are float32. The layers' parameters are stacked under `layers/`."""
 
+    adapter: BackboneAdapter | None = None  # unless `jaxft.adapters` has given it one
+
     def __init__(self, config: ModernBertConfig, runtime: Runtime = PLAIN_RUNTIME, *, rngs: nnx.Rngs):
         """Makes a new network of the shape `config`, with weights initialized as in the paper, but not truncated."""
         self.embeddings = Embeddings(config, rngs=rngs)
@@ -204,5 +206,14 @@ class ModernBert(nnx.Module):
         by_kind = {kind: functools.partial(run_layer, kind) for kind in kinds}
         functions = [by_kind[kind] for kind in kinds]
         output_positions = locate(inputs.output_positions, rows, length)
-        x = run_layers(self.layers, x, functions, runtime, output_positions, rows=rows, dropout=dropout)
+        x = run_layers(
+            self.layers,
+            x,
+            functions,
+            runtime,
+            output_positions,
+            rows=rows,
+            dropout=dropout,
+            prefix=self.adapter,
+        )
         return scatter(self.norm(x), output_positions, rows * length).reshape(rows, length, -1)
