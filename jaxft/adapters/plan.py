@@ -20,6 +20,7 @@ from jaxft.layers import parameter_paths
 from jaxft.layers.embedding import Embedding
 from jaxft.layers.linear import Linear
 from jaxft.layers.parameters import Kind, Role, make_parameter
+from jaxft.models.model_config import ModelConfig
 
 ADAPTER = "/adapter/"  # in the paths of the parameters of adapters, and of no others
 
@@ -32,11 +33,13 @@ class AdapterPlan:
       settings: the settings of adapters.
       targets: what gets adapters.
       saved: the paths of the backbone's parameters that are trained because `modules_to_save` names them.
+      shape: the shape of the backbone.
     """
 
     settings: AdapterSettings
     targets: tuple[Target, ...]
     saved: frozenset[str]
+    shape: ModelConfig
 
     @property
     def method(self) -> Method:
@@ -59,6 +62,8 @@ class AdapterPlan:
 
     def describe(self) -> str:
         """Returns a line for the log: the method, and the modules that get adapters."""
+        if self.method.attach is not None:
+            return f"adapters: {self.settings.method} of {self.settings.num_virtual_tokens} virtual tokens"
         modules = []
         for target in self.targets:
             name = target.tensor.removesuffix(".weight").replace("{layer}", "*")
@@ -152,7 +157,7 @@ def plan_adapters(
             f"config.adapter.init_from={settings.init_from}: the model has other modules than the base of the adapter; "
             f"name that base as config.model.checkpoint ({error})"
         ) from None
-    return AdapterPlan(settings, targets, saved)
+    return AdapterPlan(settings, targets, saved, model.backbone.config)
 
 
 def list_linear_methods() -> list[str]:
@@ -186,7 +191,8 @@ def merge_adapters(model: nnx.Module) -> None:
         if not hasattr(linear.adapter, "merge"):
             raise UserError(
                 f"adapters of the kind {type(linear.adapter).__name__} cannot be merged into the weights of a model, "
-                "which has no place for what they compute; keep the run, and use it by predict or evaluate"
+                "which has no place for what they compute; keep the run, and use it by predict or evaluate, or write the "
+                "adapter with a loader for PyTorch (--format peft)"
             )
         kernel, bias = linear.adapter.merge(linear.kernel[...], linear.bias[...] if linear.use_bias else None)
         linear.kernel[...] = kernel

@@ -4,7 +4,7 @@ As in PEFT, texts then begin at position P, the number of these keys. With `pref
 makes keys and values of all layers from P vectors. First values are PEFT's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,21 @@ from jaxft.layers.attention.interface import Prefix
 from jaxft.layers.heads.backbone import AdaptableBackbone
 from jaxft.layers.linear import add_bias
 from jaxft.layers.parameters import Kind, Role, make_parameter
+
+PROJECTION = ("down", "down_bias", "up", "up_bias")
+
+
+def compute_prefix(values: Mapping[str, jax.Array]) -> jax.Array:
+    """Returns the keys and values of all layers, `[P, 2 * layers * D]`, as PEFT's files hold them.
+
+    Args:
+      values: the values of a `PrefixEncoder` by name.
+    """
+    x = values["embedding"]
+    if "down" not in values:
+        return x
+    inner = jnp.tanh(add_bias(x @ values["down"], values["down_bias"]))
+    return add_bias(inner @ values["up"], values["up_bias"])
 
 
 class PrefixEncoder(nnx.Module):
@@ -44,17 +59,10 @@ class PrefixEncoder(nnx.Module):
             self.up = make_parameter(draw(inner, inner, outputs), matrix)
             self.up_bias = make_parameter(draw(inner, outputs), bias)
 
-    def compute(self) -> jax.Array:
-        """Returns keys and values of all layers, `[P, 2 * layers * D]`, which PEFT's files hold."""
-        x = self.embedding[...]
-        if not self.has_projection:
-            return x
-        inner = jnp.tanh(add_bias(x @ self.down[...], self.down_bias[...]))
-        return add_bias(inner @ self.up[...], self.up_bias[...])
-
     def __call__(self) -> Prefix:
         """Returns the prefix of each layer, `[layers, P, D]`."""
-        x = self.compute()
+        names = ("embedding", *(PROJECTION if self.has_projection else ()))
+        x = compute_prefix({name: getattr(self, name)[...] for name in names})
         keys, values = x.reshape(len(x), self.num_layers, 2, -1).transpose(2, 1, 0, 3)
         return Prefix(keys, values)
 
