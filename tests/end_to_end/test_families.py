@@ -1,4 +1,4 @@
-"""Each family of encoders trains every task that reads text, and its export has the same logits in torch."""
+"""Each family of encoders trains every task that reads text; runs go on to the bit, exports have torch's logits."""
 
 import json
 import pathlib
@@ -8,10 +8,12 @@ import pytest
 from transformers import AutoConfig, AutoModel
 
 from jaxft.export.writer import export_run
+from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.registry import FAMILIES
 from jaxft.training.loop import train
 from jaxft.training.settings import settings_from_config
 from tests.data.vocabularies import make_tokenizer
+from tests.interruption import assert_a_stopped_run_ends_bit_identically
 from tests.models import torch_parity
 
 TAGS = {"anna": "B-PER", "bob": "B-PER", "oslo": "B-LOC", "rome": "B-LOC"}
@@ -78,7 +80,7 @@ def checkpoint(request, tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-ENCODERS = [name for name, family in FAMILIES.items() if not family.is_causal]
+ENCODERS = [name for name, family in FAMILIES.items() if HeadKind.QUESTION in family.heads]
 
 
 @pytest.mark.sweep
@@ -90,3 +92,15 @@ def test_a_run_is_exported_with_the_same_logits(checkpoint, run, folder, tmp_pat
     train(settings_from_config(TINY | values), tmp_path / "run")
     # Raises if logits or answers differ.
     export_run(tmp_path / "run", tmp_path / "exported", verify=True)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("checkpoint", ENCODERS, indirect=True)
+def test_a_run_that_was_stopped_ends_bit_identically(checkpoint, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    values = TINY | RUNS["words"] | {"data.dev": "words.conll", "model.checkpoint": str(checkpoint)}
+    config = settings_from_config(values | {"train.steps": 6})
+    train(config, tmp_path / "run")
+    assert_a_stopped_run_ends_bit_identically(
+        config, tmp_path / "run", tmp_path / "stopped", monkeypatch, at=3
+    )
