@@ -136,7 +136,7 @@ def test_what_a_folder_must_not_know(folder):
 
 def test_torch_jax_internals_and_pickle_stay_where_they_may_be():
     """Pickles can run code: one module loads them, and only as tensors."""
-    with_torch = ("with_torch.py", "pickled_weights.py", "heads_loader.py")
+    with_torch = ("with_torch.py", "pickled_weights.py", "heads_loader.py", "adapter_loader.py")
     unpicklers = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
     for path in MODULES:
         text = path.read_text()

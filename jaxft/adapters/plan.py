@@ -191,8 +191,8 @@ def merge_adapters(model: nnx.Module) -> None:
         if not hasattr(linear.adapter, "merge"):
             raise UserError(
                 f"adapters of the kind {type(linear.adapter).__name__} cannot be merged into the weights of a model, "
-                "which has no place for what they compute; keep the run, and use it by predict or evaluate, or write the "
-                "adapter with a loader for PyTorch (--format peft)"
+                "which has no place for what they compute; keep the run, and use it by predict or evaluate, or write "
+                "the adapter next to a loader for PyTorch (--format peft)"
             )
         kernel, bias = linear.adapter.merge(linear.kernel[...], linear.bias[...] if linear.use_bias else None)
         linear.kernel[...] = kernel

@@ -1,10 +1,15 @@
-"""Writes the adapter of a run in PEFT's files, next to the labels and the tokenizer that belong to it."""
+"""Writes the adapter of a run in PEFT's files, next to the labels and the tokenizer that belong to it.
 
+If PEFT does not have the method, a loader for PyTorch is added.
+"""
+
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import jax
 
+from jaxft.adapters.peft.config import WITH_LOADER
 from jaxft.adapters.peft.files import save_adapter
 from jaxft.config.sections import RUN
 from jaxft.errors import UserError
@@ -20,6 +25,8 @@ from jaxft.tasks.registry import head_kind, make_export
 from jaxft.training.run_folder.workdir import Run
 
 POOLER = "backbone/pooler/"
+# The file that is copied into the folder of an adapter that PEFT does not read. It runs only there.
+LOADER = Path(__file__).parent / "adapter_loader.py"
 
 
 def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]) -> int:
@@ -65,10 +72,17 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
 
     def write_extras(folder: Path) -> None:
         write_json(folder / MODEL_CONFIG, make_run_config(export))
+        if needs_loader(run):
+            shutil.copyfile(LOADER, folder / LOADER.name)
         add_files(folder)
 
     write_adapter_folder(output, tensors, config, write_extras)
     return sum(tensor.size for tensor in tensors.values())
+
+
+def needs_loader(run: Run) -> bool:
+    """Returns whether PEFT does not have the method of a run's adapters."""
+    return run.config.adapter.method in WITH_LOADER
 
 
 def find_base(run: Run) -> Path:

@@ -10,6 +10,7 @@ from jaxft.config.sections import NEW, RUN
 from jaxft.config.settings import defaults, flatten
 from jaxft.data.sources.records.record_values import JsonObject
 from jaxft.errors import UserError
+from jaxft.export.adapter import needs_loader
 from jaxft.io.files import read_json
 from jaxft.models.registry import family_of
 from jaxft.tasks.card_tables import code, escape
@@ -130,19 +131,25 @@ def _base_card(run: Run) -> dict[str, Any]:
 
 
 def _describe_adapter(run: Run, base: str) -> str:
-    """Returns a section that shows how to load an adapter with PEFT."""
+    """Returns a section that shows how to load an adapter with PEFT, or with the loader next to it."""
     family, kind = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
     name = family.heads[kind].architecture
     checkpoint, _, suffix = base.partition("@")
     revision = suffix or run.config.model.revision
     arguments = repr(checkpoint) + (f", revision={revision!r}" if revision else "")
+    start, load = "from peft import PeftModel\n", "PeftModel.from_pretrained(base, folder).eval()"
+    if needs_loader(run):
+        start, load = (
+            "from adapter_loader import add_adapter  # the file in this folder\n",
+            "add_adapter(base, folder)",
+        )
     return (
         "This folder holds an adapter and the head, not the model:\n\n"
         "```python\n"
-        f"from peft import PeftModel\nfrom transformers import AutoConfig, AutoTokenizer, {name}\n\n"
+        f"{start}from transformers import AutoConfig, AutoTokenizer, {name}\n\n"
         'folder = "PATH_OF_THIS_FOLDER"\n'
         f"base = {name}.from_pretrained({arguments}, config=AutoConfig.from_pretrained(folder))\n"
-        "model = PeftModel.from_pretrained(base, folder).eval()\n"
+        f"model = {load}\n"
         "tokenizer = AutoTokenizer.from_pretrained(folder)\n```\n\n"
     )
 
@@ -191,7 +198,7 @@ def _metadata(
     return ModelCardData(
         **({"license": fields.license} if fields.license else inherited),
         language=list(fields.language) or base_card.get("language"),
-        library_name="peft" if is_adapter else "transformers",
+        library_name="peft" if is_adapter and not needs_loader(run) else "transformers",
         pipeline_tag=task_card.HUB_TASK,
         tags=list(dict.fromkeys([*task_card.HUB_TAGS, "jaxft", *fields.tags])),
         base_model=checkpoint.partition("@")[0] if on_hub else None,

@@ -13,10 +13,11 @@ from jaxft.config.settings import replace
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.export import heads
-from jaxft.export.adapter import find_base
+from jaxft.export.adapter import LOADER, find_base
 from jaxft.hub import adapter_files
+from jaxft.inference.answering import require_answers
 from jaxft.inference.model import Model
-from jaxft.inference.predict import predict_stream, require_answers
+from jaxft.inference.predict import predict_stream
 from jaxft.models.registry import family_of
 from jaxft.tasks.base import Split
 from jaxft.tasks.registry import head_kind, make_data, make_export
@@ -143,7 +144,6 @@ def _load_class(class_: Any, model: Model, folder: Path) -> Any:
     """Returns the model of transformers' class in `folder`, or that of the run's base with the adapter in `folder`."""
     if not (folder / adapter_files.CONFIG).is_file():
         return class_.from_pretrained(folder, local_files_only=True).eval()
-    import peft
     import transformers
 
     transformers.utils.logging.set_verbosity_error()  # the base lacks the head, which is in the folder
@@ -152,17 +152,26 @@ def _load_class(class_: Any, model: Model, folder: Path) -> Any:
         find_base(model.run), config=config, local_files_only=True, ignore_mismatched_sizes=True
     )
     base = base.float()  # in half precision, PEFT would round the head
+    if (folder / LOADER.name).is_file():
+        return _import_file(folder / LOADER.name).add_adapter(base, folder)
+    import peft
+
     # The model around it leaves token types out for questions.
     return peft.PeftModel.from_pretrained(base, folder).base_model.eval()
 
 
 def load_exported(folder: Path) -> Any:
     """Returns the model of the exported `folder`, a `heads_loader.Model`, from the loader in that folder."""
-    spec = importlib.util.spec_from_file_location(heads.LOADER.stem, folder / heads.LOADER.name)
+    return _import_file(folder / heads.LOADER.name).Model(folder)
+
+
+def _import_file(path: Path) -> Any:
+    """Returns the module in a file."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None
-    loader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loader)
-    return loader.Model(folder)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def check_answers(model: Model, dev: Split[Any, Windows], folder: Path, output: Path) -> None:

@@ -10,7 +10,7 @@ import jax
 from jaxft.adapters.plan import is_adapter, merge_parameters
 from jaxft.errors import UserError
 from jaxft.export import card, heads
-from jaxft.export.adapter import export_adapter
+from jaxft.export.adapter import export_adapter, needs_loader
 from jaxft.export.card import NO_FIELDS, CardFields
 from jaxft.export.with_torch import TOLERANCE, check_answers, largest_difference, read_dev_split
 from jaxft.hub.files import write_model_folder
@@ -53,27 +53,27 @@ def export_run(
     """
     if format not in FORMATS:
         raise UserError(f"format={format!r}: expected {' or '.join(map(repr, FORMATS))}")
-    packages = ("torch", "peft") if format == "peft" else ("torch",)
+    refuse_address(output, "--output", "write to a local folder, and copy it there")
+    run = open_run(run_folder)
+    packages = ("torch", "peft") if format == "peft" and not needs_loader(run) else ("torch",)
     if verify and (missing := [name for name in packages if importlib.util.find_spec(name) is None]):
         raise UserError(
             f"--verify needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed: pip "
             f"install {' '.join(missing)}, or leave it out"
         )
-    refuse_address(output, "--output", "write to a local folder, and copy it there")
-    run = open_run(run_folder)
     # float32, because torch will compute in it.
     model = open_model(run, print, dtype="float32")
     dev = read_dev_split(model) if verify else None
     export = make_export(run)
     is_adapter_alone = format == "peft"
-    needs_loader = export.needs_loader and not is_adapter_alone
+    has_own_heads = export.needs_loader and not is_adapter_alone
     parameters = sum(leaf.size for path, leaf in model.net.abstract.items() if not is_adapter(path))
 
     def add_files(folder: Path) -> None:
         run.checkpoint.processor.save_pretrained(folder)
         if generates_text(run.config.task):
             write_json(folder / "generation_config.json", _make_generation_config(run.checkpoint.tokenizer))
-        if needs_loader:
+        if has_own_heads:
             heads.write_heads(model, folder)
         difference = None
         if dev is not None:
@@ -87,7 +87,7 @@ def export_run(
                     f"torch's logits differ from ours by {difference:.2e}, more than {TOLERANCE:.0e}: "
                     f"{output} was not written; please report this with the model's config.json"
                 )
-            if needs_loader:
+            if has_own_heads:
                 check_answers(model, dev, folder, output)
         text = card.write_card(run, parameters, difference, card_fields, is_adapter=is_adapter_alone)
         (folder / "README.md").write_text(text, encoding="utf-8")

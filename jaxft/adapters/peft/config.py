@@ -15,7 +15,16 @@ from jaxft.hub.adapter_files import CONFIG, AdapterFiles
 from jaxft.hub.weights import WeightTable
 from jaxft.layers.heads.kinds import HeadKind
 
-METHODS = {"LORA": "lora", "ADALORA": "adalora", "IA3": "ia3"}  # PEFT's names of methods, and ours
+# PEFT's names of methods, and ours. It does not have the last ones, which `export/adapter_loader.py` reads.
+METHODS = {
+    "LORA": "lora",
+    "ADALORA": "adalora",
+    "IA3": "ia3",
+    "PREFIX_TUNING": "prefix",
+    "BOTTLENECK": "bottleneck",
+    "BITFIT": "bitfit",
+}
+WITH_LOADER = ("bottleneck", "bitfit")
 TASK_TYPES = {
     HeadKind.TOKEN: "TOKEN_CLS",
     HeadKind.SEQUENCE: "SEQ_CLS",
@@ -29,6 +38,9 @@ SETTINGS: dict[str, dict[str, str]] = {  # of each method: PEFT's names, and our
     "lora": _LORA | {name: name for name in ("r", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")},
     "adalora": _LORA | {name: name for name in ("init_r", "target_r")},
     "ia3": {},
+    "bottleneck": {name: name for name in ("r", "activation", "dropout")},
+    "bitfit": {},
+    "prefix": {"num_virtual_tokens": "num_virtual_tokens"},
 }
 # Of AdaLoRA: keys that say how it was trained, and others that PEFT does not read, or whose content tensors have too.
 OF_TRAINING = ("deltaT", "beta1", "beta2", "orth_reg_weight")
@@ -39,6 +51,8 @@ IGNORED = (
     *("inference_mode", "fan_in_fan_out", "init_lora_weights", "init_ia3_weights", "modules_to_save"),
     *("target_modules", "feedforward_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("megatron_core", "qalora_group_size", "eva_config"),
+    *("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"),
+    *("encoder_hidden_size", "prefix_projection", "init_weights"),
 )
 # Initializations that leave the base weights as they are.
 PLAIN_INITS = (None, True, False, "true", "gaussian", "orthogonal", "eva")
@@ -54,7 +68,7 @@ def read_settings(adapter: AdapterFiles) -> dict[str, Any]:
     method = METHODS.get(config["peft_type"])
     if method is None:
         raise UserError(
-            f"{where}: the method is {config['peft_type']!r}; expected {' or '.join(METHODS)}; merge the adapter in "
+            f"{where}: the method is {config['peft_type']!r}; expected {', '.join(METHODS)}; merge the adapter in "
             "PEFT (merge_and_unload), and start from the merged model"
         )
     for key, value in config.items():
@@ -63,7 +77,10 @@ def read_settings(adapter: AdapterFiles) -> dict[str, Any]:
         if not is_read and value not in (None, False, [], {}, ""):
             raise UserError(f"{where}: {key!r} is {value!r}, which jaxft does not support; expected none")
     settings: dict[str, Any] = {"method": method}
-    modules = _modules_with(adapter.tensors, tensors_of(method, use_dora=False)[0].suffix)
+    suffixes = [f".{entry.suffix}" for entry in tensors_of(method)[:1]]
+    modules = [
+        name.removesuffix(suffix) for suffix in suffixes for name in adapter.tensors if name.endswith(suffix)
+    ]
     values = {SETTINGS[method][key]: value for key, value in config.items() if key in SETTINGS[method]}
     settings |= {
         name: tuple((value or {}).items()) if name.endswith("_pattern") else value
@@ -78,17 +95,14 @@ def read_settings(adapter: AdapterFiles) -> dict[str, Any]:
             (re.escape(module), ranks[module]) for module in modules if ranks[module] != values.get("init_r")
         )
     settings["target_modules"] = _join_layers(modules)
+    if method == "prefix":  # files hold what the network made, if there was one
+        settings["prefix_projection"] = False
     if method == "ia3":
         scaled = [name for name in modules if adapter.tensors[f"{name}.ia3_l"].shape[0] == 1]
         settings["feedforward_modules"] = _join_layers(scaled)
     saved = [name for name in config.get("modules_to_save") or () if name not in HEADS]
     settings["modules_to_save"] = tuple(dict.fromkeys(saved))
     return settings
-
-
-def _modules_with(tensors: Mapping[str, Any], suffix: str) -> list[str]:
-    """Returns the names of the modules that have a tensor of a name."""
-    return [name.removesuffix(f".{suffix}") for name in tensors if name.endswith(f".{suffix}")]
 
 
 def _join_layers(modules: Sequence[str]) -> tuple[str, ...]:
@@ -130,14 +144,16 @@ def describe_adapter(
 
     """
     settings, targets = plan.settings, plan.targets
-    return {
+    config = {
         "peft_type": next(theirs for theirs, ours in METHODS.items() if ours == settings.method),
         "task_type": TASK_TYPES[kind],
         "inference_mode": True,
-        "fan_in_fan_out": _has_transposed(targets, table),
-        "target_modules": [name for target in targets for name in _name_modules(target, table)],
         "modules_to_save": _name_saved(plan, table, trained),
     } | _describe_method(settings, targets, table, factor)
+    if targets:
+        config["fan_in_fan_out"] = _has_transposed(targets, table)
+        config["target_modules"] = [name for target in targets for name in _name_modules(target, table)]
+    return config
 
 
 def _has_transposed(targets: Sequence[Target], table: WeightTable) -> bool:
@@ -174,12 +190,15 @@ def _describe_method(
     settings: AdapterSettings, targets: Sequence[Target], table: WeightTable, factor: int
 ) -> dict[str, Any]:
     """Returns the keys of adapter_config.json that only the method has; LoRA's ranks are multiplied by `factor`."""
+    described = {theirs: getattr(settings, ours) for theirs, ours in SETTINGS[settings.method].items()}
     if settings.method == "ia3":
         inputs = [target for target in targets if target.reads_input]
-        return {"feedforward_modules": [name for target in inputs for name in _name_modules(target, table)]}
+        names = [name for target in inputs for name in _name_modules(target, table)]
+        return described | {"feedforward_modules": names}
     if settings.method == "adalora":  # PEFT demands a number of steps; the training is over
-        names = SETTINGS["adalora"] | {name: name for name in OF_TRAINING}
-        return {theirs: getattr(settings, ours) for theirs, ours in names.items()} | {"total_step": 1}
+        return described | {name: getattr(settings, name) for name in OF_TRAINING} | {"total_step": 1}
+    if settings.method != "lora":
+        return described
     scale = factor ** (0.5 if settings.use_rslora else 1.0)  # the scale of products stays the same
     r, alpha = factor * settings.r, scale * settings.alpha
     ranks = {name: factor * rank for target in targets for name, rank in target.adapted.items()}
@@ -188,13 +207,9 @@ def _describe_method(
         for target in targets
         for name, value in zip(target.modules, target.alphas, strict=True)
     }
-    return {
+    return described | {
         "r": r,
         "lora_alpha": int(alpha) if alpha.is_integer() else alpha,
         "rank_pattern": {re.escape(name): rank for name, rank in ranks.items() if rank != r},
         "alpha_pattern": {re.escape(name): value for name, value in alphas.items() if value != alpha},
-        "lora_dropout": settings.dropout,
-        "bias": settings.bias,
-        "use_rslora": settings.use_rslora,
-        "use_dora": settings.use_dora,
     }

@@ -7,8 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from jaxft.adapters.peft.config import METHODS, TASK_TYPES, describe_adapter
+from jaxft.adapters.peft.config import TASK_TYPES, describe_adapter
 from jaxft.adapters.peft.tensors import START, drop_zero_ranks, from_peft, list_names, tensors_of, to_peft
+from jaxft.adapters.peft.virtual_tokens import (
+    TENSOR,
+    describe_virtual_tokens,
+    load_virtual_tokens,
+    save_virtual_tokens,
+)
 from jaxft.adapters.plan import AdapterPlan, is_adapter
 from jaxft.errors import UserError
 from jaxft.hub.adapter_files import MODEL_CONFIG, AdapterFiles
@@ -43,7 +49,8 @@ def load_adapter(
     source, tensors = str(adapter.folder), adapter.tensors
     entries = tensors_of(plan.settings.method, use_dora=plan.settings.use_dora)
     loaded = from_peft(entries, plan.targets, parameters, tensors, source)
-    others = {name: tensors[name] for name in tensors.keys() - list_names(entries, plan.targets)}
+    loaded |= load_virtual_tokens(plan.settings.method, parameters, tensors, source)
+    others = {name: tensors[name] for name in tensors.keys() - list_names(entries, plan.targets) - {TENSOR}}
     if embeddings := [name for name in others if "lora_embedding_" in name]:
         raise UserError(
             f"{source}: the tensor {embeddings[0]!r} is an adapter of embeddings, which jaxft does not support; merge "
@@ -108,20 +115,18 @@ def save_adapter(
       UserError: PEFT has no such method, or no place for the head.
     """
     settings, targets = plan.settings, plan.targets
-    if settings.method not in METHODS.values():
-        advice = (
-            "leave --format out"
-            if plan.method.can_merge
-            else "keep the run, and use it by predict or evaluate"
-        )
+    fused = [target.tensor for target in targets if len(target.linears) > 1]
+    if settings.method == "bottleneck" and fused:
         raise UserError(
-            f"--format peft: PEFT has no method for config.adapter.method={settings.method!r}; {advice}"
+            f"--format peft: {fused[0]} is several layers here, whose bottlenecks have no place in the files; keep the "
+            "run, and use it by predict or evaluate"
         )
     if kind not in TASK_TYPES:
         raise UserError(
             f"--format peft: PEFT's files have no place for the heads of this task ({kind.value}); leave --format out"
         )
     tensors = to_peft(tensors_of(settings.method, use_dora=settings.use_dora), targets, trained)
+    tensors |= save_virtual_tokens(settings.method, trained)
     factor = 1
     for name, start in to_peft(START, targets, trained).items():
         is_a, factor = name.endswith(START[0].suffix), 2
@@ -133,4 +138,6 @@ def save_adapter(
         module, _, leaf = name.rpartition(".")
         tensors[f"{module}.base_layer.{leaf}" if module in adapted else name] = tensor
     config = describe_adapter(plan, table, others, kind, factor)
+    if TENSOR in tensors:
+        config |= describe_virtual_tokens(plan, tensors[TENSOR])
     return tensors, config | ({"rank_pattern": rank_pattern} if rank_pattern else {})

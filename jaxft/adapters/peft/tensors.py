@@ -91,9 +91,26 @@ IA3 = (
 )
 
 
+# PEFT has no bottlenecks: `export/adapter_loader.py` reads these. A module is a single linear layer.
+BOTTLENECK = (
+    AdapterTensor("down", "bottleneck_down.weight", ("rank", "out")),
+    AdapterTensor("down_bias", "bottleneck_down.bias", ("rank",)),
+    AdapterTensor("up", "bottleneck_up.weight", ("out", "rank")),
+    AdapterTensor("up_bias", "bottleneck_up.bias", ("out",)),
+)
+TENSORS: dict[str, Sequence[AdapterTensor]] = {
+    "lora": LORA,
+    "adalora": ADALORA,
+    "ia3": IA3,
+    "bottleneck": BOTTLENECK,
+    "bitfit": (),
+    "prefix": (),  # whose tensor is of no module: see virtual_tokens.py
+}
+
+
 def tensors_of(method: str, *, use_dora: bool = False) -> Sequence[AdapterTensor]:
-    """Returns the tensors of a method of PEFT's."""
-    return {"lora": DORA if use_dora else LORA, "adalora": ADALORA, "ia3": IA3}[method]
+    """Returns the tensors of a method."""
+    return DORA if use_dora else TENSORS[method]
 
 
 def drop_zero_ranks(

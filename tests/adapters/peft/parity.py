@@ -54,7 +54,20 @@ def make_peft(
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.2 * torch.randn_like(parameter))
+        if adapter.peft_type == peft.PeftType.ADALORA:
+            adapter.rank_pattern = _prune_ranks(adapted)
     return base, adapted
+
+
+def _prune_ranks(model: peft.PeftModel) -> dict[str, list[bool]]:
+    """Sets values of AdaLoRA to 0, in some modules all but one, and returns which are left, as PEFT names them."""
+    pattern = {}
+    values = {name: value for name, value in model.base_model.model.named_parameters() if ".lora_E." in name}
+    for number, (name, value) in enumerate(values.items()):
+        removed = [rank for rank in range(len(value)) if rank != number % len(value)][: number % len(value)]
+        value[removed] = 0.0
+        pattern[name] = [rank not in removed for rank in range(len(value))]
+    return pattern
 
 
 def save_peft(model: peft.PeftModel, folder: pathlib.Path) -> pathlib.Path:
@@ -139,8 +152,10 @@ def distance_of_logits(
     packed: np.ndarray, theirs: peft.PeftModel, texts: Mapping[str, torch.Tensor]
 ) -> float:
     """Returns the largest difference of logits of texts, which are packed here."""
-    with torch.inference_mode():  # the model around `base_model` leaves token types out for questions
-        expected = torch_parity.torch_logits(theirs.base_model, texts).numpy()
+    # The model around `base_model` leaves token types out for questions. It also adds prefixes and prompts.
+    model = theirs if theirs.active_peft_config.is_prompt_learning else theirs.base_model
+    with torch.inference_mode():
+        expected = torch_parity.torch_logits(model, texts).numpy()
     logits = torch_parity.unpack(packed)
     if expected.ndim == 3:
         mask = texts["attention_mask"].numpy()[..., None]

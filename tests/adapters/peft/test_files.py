@@ -1,6 +1,7 @@
 """Adapters that peft made have its logits here, and ours have theirs in peft."""
 
 import pathlib
+import types
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from jaxft.adapters.peft.config import read_settings
 from jaxft.adapters.peft.files import load_adapter, save_adapter
 from jaxft.config.adapter import Adapter
 from jaxft.errors import UserError
+from jaxft.export.adapter_loader import add_adapter
 from jaxft.hub.adapter_files import AdapterFiles, write_adapter_folder
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.registry import FAMILIES
@@ -18,9 +20,9 @@ from jaxft.training.settings import load_settings
 from tests.adapters.peft import parity
 from tests.adapters.test_adapters import network
 from tests.models import torch_parity
-from tests.training import test_step
 
-# Model, head, adapter, and the tolerance in float64: what begins with a part of the weights has it in float32.
+# Model, head, adapter, and the tolerance in float64: what begins with a part of the weights has it in float32, and so
+# are scales that are no sums of powers of 2.
 CASES = {
     "dora": (
         "bert",
@@ -45,6 +47,14 @@ CASES = {
         1e-8,
     ),
     "fused ia3": ("gpt2", HeadKind.SEQUENCE, peft.IA3Config, 1e-8),
+    "adalora": (
+        "modernbert",
+        HeadKind.TOKEN,
+        lambda: peft.AdaLoraConfig(
+            init_r=3, lora_alpha=5, target_modules=["Wqkv", "mlp.Wo"], bias="lora_only", total_step=9
+        ),
+        1e-6,
+    ),
     "pissa": (
         "distilbert",
         HeadKind.SEQUENCE,
@@ -110,10 +120,13 @@ def test_logits_are_pefts_both_ways(name, tmp_path):
             "dora": {"attention.self.query", "attention.self.value", "intermediate.dense"},
             "fused": {"transformer.h.1.attn.c_attn", "transformer.h.1.mlp.c_fc"},
             "fused ia3": {"attn.c_attn", "mlp.c_proj"},
+            "adalora": {"attn.Wqkv", "mlp.Wo"},
             "pissa": {f"distilbert.transformer.layer.0.{name}" for name in PISSA_TARGETS},
         }[name]
     )
     assert config.fan_in_fan_out == name.startswith("fused")
+    if name == "adalora":
+        assert sorted({sum(ranks) for ranks in config.rank_pattern.values()}) == [1, 2, 3]
     if name == "pissa":  # which became a LoRA of twice the rank
         assert (config.r, config.lora_alpha, config.init_lora_weights) == (6, 8 * 2**0.5, True)
 
@@ -137,7 +150,7 @@ TENSORS = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "LOHA"}, "the method is 'LOHA'; expected LORA or IA3; merge the adapter in PEFT"),
+        ({"peft_type": "LOHA"}, "the method is 'LOHA'; expected LORA, .*; merge the adapter in PEFT"),
         ({"lora_bias": True}, "'lora_bias' is True, which jaxft does not support"),
         ({"trainable_token_indices": [3]}, r"'trainable_token_indices' is \[3\]"),
         (
@@ -193,9 +206,27 @@ def test_an_adapter_of_another_model_is_refused(changes, message):
 
 
 @pytest.mark.parametrize(
-    ("method", "advice"), [("bottleneck", "keep the run"), ("bitfit", "leave --format out")]
+    "settings", [{"method": "bottleneck", "r": 3, "activation": "silu"}, {"method": "bitfit"}]
 )
-def test_methods_that_peft_has_not_are_refused_with_what_is_possible(method, advice):
-    plan, family = network({"method": method}).adapters, FAMILIES["bert"]
-    with pytest.raises(UserError, match=f"no method for config.adapter.method='{method}'; {advice}"):
-        save_adapter(plan, family.table_with_head(HeadKind.TOKEN, test_step.SHAPE), {}, HeadKind.TOKEN)
+def test_methods_that_peft_has_not_have_a_loader_for_torch(settings, tmp_path):
+    config, kind = torch_parity.example_shape("bert", seed=1), HeadKind.TOKEN
+    model = torch_parity.make_torch(config, kind, seed=1)
+    base = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
+    ours = parity.make_ours(config, kind, base, Adapter(**settings), "float32")
+    rng = np.random.default_rng(0)
+    for path, value in ours.parameters.items():
+        if ours.plan.trains(path, ours.roles[path]):
+            ours.parameters[path] = value + rng.normal(scale=0.2, size=value.shape).astype(np.float32)
+    batch, texts = torch_parity.random_batch(config, 0)
+    parity.save_ours(config, kind, ours, tmp_path)
+    loaded = types.SimpleNamespace(base_model=add_adapter(model, tmp_path))
+    assert parity.distance_of_logits(ours.logits(batch), loaded, texts) < 1e-4
+    back = parity.load_ours(config, kind, base, tmp_path, "float32")
+    for path, value in ours.parameters.items():
+        np.testing.assert_array_equal(back.parameters[path], value, err_msg=path)
+
+
+def test_a_bottleneck_after_a_fused_layer_has_no_place_in_files():
+    plan = network({"method": "bottleneck", "target_modules": ("c_attn",)}, "gpt2").adapters
+    with pytest.raises(UserError, match="attn.c_attn.weight is several layers here"):
+        save_adapter(plan, FAMILIES["gpt2"].table, {}, HeadKind.TOKEN)
