@@ -110,8 +110,8 @@ def test_results_in_the_pages_of_tasks_are_those_of_recipes():
 
 def test_the_page_of_models_says_what_families_are_there_and_what_they_can_do():
     text = (REPOSITORY / "docs/models.md").read_text()
-    rows = re.findall(r"^\| `([\w-]+)` \|" + 6 * r" (yes)? *\|" + "$", text, re.MULTILINE)
-    kinds = ("TOKEN", "SEQUENCE", "QUESTION", "MASKED", "NEXT_TOKEN", "SHARED")
+    rows = re.findall(r"^\| `([\w-]+)` \|" + 7 * r" (yes)? *\|" + "$", text, re.MULTILINE)
+    kinds = ("TOKEN", "SEQUENCE", "QUESTION", "MASKED", "NEXT_TOKEN", "SHARED", "IMAGE")
     described = {
         name: {HeadKind[kind] for kind, cell in zip(kinds, cells, strict=True) if cell}
         for name, *cells in rows

@@ -18,12 +18,15 @@ FAMILIES: dict[str, Family] = {
     "bert": importlib.import_module("jaxft.models.bert.family").FAMILY,
     "camembert": importlib.import_module("jaxft.models.roberta.family").CAMEMBERT,
     "deberta-v2": importlib.import_module("jaxft.models.deberta_v2.family").FAMILY,
+    "deit": importlib.import_module("jaxft.models.vit.family").DEIT,
     "distilbert": importlib.import_module("jaxft.models.distilbert.family").FAMILY,
     "electra": importlib.import_module("jaxft.models.electra.family").FAMILY,
     "gpt2": importlib.import_module("jaxft.models.gpt2.family").FAMILY,
     "modernbert": importlib.import_module("jaxft.models.modernbert.family").FAMILY,
     "mpnet": importlib.import_module("jaxft.models.mpnet.family").FAMILY,
+    "resnet": importlib.import_module("jaxft.models.resnet.family").FAMILY,
     "roberta": importlib.import_module("jaxft.models.roberta.family").ROBERTA,
+    "vit": importlib.import_module("jaxft.models.vit.family").VIT,
     "xlm-roberta": importlib.import_module("jaxft.models.roberta.family").XLM_ROBERTA,
 }
 

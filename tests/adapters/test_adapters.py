@@ -1,6 +1,8 @@
 """Adapters in the train step: what is trained, what a checkpoint holds, and that packing changes nothing."""
 
+import dataclasses
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +17,16 @@ from jaxft.data.batching.output_positions import select_positions
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.linear import expand_matrix
+from jaxft.layers.parameters import Kind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.registry import FAMILIES
 from jaxft.parallel.mesh import make_mesh, place_batch
 from jaxft.training import step
 from jaxft.training.network import make_network
-from jaxft.training.trainer import make_trainer
+from jaxft.training.run_folder.frozen_base import select_base
+from jaxft.training.trainer import make_trainer, predict_bytes
 from tests.training import test_step
 
 GPT2_SHAPE = GPT2Config(
@@ -48,9 +53,9 @@ SETTINGS = {
 }
 
 
-def network(settings: dict, name: str = "bert", **runtime):
+def network(settings: dict, name: str = "bert", shape=None, **runtime):
     """The network of a token classifier with adapters."""
-    family, shape = FAMILIES[name], {"bert": test_step.SHAPE, "gpt2": GPT2_SHAPE}[name]
+    family, shape = FAMILIES[name], shape or {"bert": test_step.SHAPE, "gpt2": GPT2_SHAPE}[name]
     adapter = Adapter(**settings)
     adapter.check()
     plan = None
@@ -303,7 +308,7 @@ LORA_TARGETS = {
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "resnet"])  # it has no linear layers
 def test_every_family_has_usual_targets(name):
     config_class = FAMILIES[name].config_class
     sizes = {"num_layers": 2, "hidden_size": 16, "num_heads": 2, "intermediate_size": 32}
@@ -320,3 +325,89 @@ def test_every_family_has_usual_targets(name):
             assert sorted(ends) == LORA_TARGETS.get(name, ["query", "value"])
         if method == "ia3":
             assert {target.reads_input for target in plan.targets} == {True, False}
+
+
+def compressed(net, parameters):
+    """The parameters of a network whose base is compressed, for those of its original, and the line of the log."""
+    lines = []
+    base = select_base(net, parameters, lines.append)
+    assert base.digest == select_base(net.original, parameters, lines.append).digest
+    [line] = lines
+    all_parameters = parameters | base.parameters
+    return {name: all_parameters[name] for name in net.abstract}, line
+
+
+@pytest.mark.parametrize(
+    ("dtype", "method", "name"),
+    [
+        ("int8", "dora", "bert"),
+        ("bfloat16", "ranks", "bert"),
+        *(
+            pytest.param(*case, marks=pytest.mark.sweep)
+            for case in itertools.product(("int8", "bfloat16"), SETTINGS, ("bert", "gpt2"))
+        ),
+    ],
+)
+def test_a_compressed_base_has_the_gradients_of_a_base_of_its_values(dtype, method, name):
+    """In float64, so that nothing hides behind rounding. One of the layers that have adapters is trained, not frozen."""
+    query = "attention.self.query" if name == "bert" else "attention/query"
+    settings = SETTINGS[method] | {"base_dtype": dtype, "modules_to_save": (query,)}
+    with jax.enable_x64(True):
+        net = network(settings, name, dtype=jnp.dtype("float64"))
+        parameters, line = compressed(net, trained_parameters(net.original))
+        assert line.startswith(f"the base in {dtype}: ")
+        stored = {n: leaf.dtype for n, leaf in parameters.items() if leaf.dtype != jnp.float32}
+        matrices = {
+            n for n, role in net.roles.items() if role.kind is Kind.KERNEL and n.startswith("backbone/")
+        }
+        tables = {n for n in net.abstract if n.endswith("/embedding")} if dtype == "bfloat16" else set()
+        assert stored == dict.fromkeys(matrices - {"backbone/layers/attention/query/kernel"} | tables, dtype)
+        assert f"{len(stored) - len(tables)}" in line or dtype == "bfloat16"
+        trained = {n for n in net.original.abstract if net.adapters.trains(n, net.roles[n])}
+        assert "backbone/layers/attention/query/kernel" in trained
+
+        def gradient(net, parameters):
+            wide = {
+                n: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf
+                for n, leaf in parameters.items()
+            }
+
+            def mean(trained):
+                model = step.merge_model(net.graphdef, wide | trained)
+                total, weight = net.task.loss(model, test_step.batch(0), None)
+                return total / weight
+
+            return jax.jit(jax.value_and_grad(mean))({n: wide[n] for n in trained})
+
+        values = {
+            n: expand_matrix(parameters[n], parameters.get(f"{n}_scale")) if n in stored else parameters[n]
+            for n in net.original.abstract
+        }
+        loss, gradients = gradient(net, parameters)
+        expected_loss, expected = gradient(net.original, values)
+        assert float(loss) == pytest.approx(float(expected_loss), rel=1e-7)
+        for n in trained:
+            np.testing.assert_allclose(gradients[n], expected[n], rtol=1e-6, atol=1e-9, err_msg=n)
+            assert np.abs(gradients[n]).max() > 0, n
+        if not net.adapters.method.can_merge:
+            return
+        merged, plain = (
+            merge_parameters(n.graphdef, p) for n, p in ((net, parameters), (net.original, values))
+        )
+        for n in merged:
+            np.testing.assert_allclose(merged[n], plain[n], atol=1e-6, err_msg=n)
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_a_compressed_base_takes_less_memory_in_the_whole_step(unroll):
+    """A kernel is cast where it is multiplied, and not held from the forward to the backward pass."""
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_layers": 3}
+    peaks = {}
+    for dtype in ("float32", "bfloat16", "int8"):
+        settings = {"method": "lora", "r": 2, "base_dtype": dtype}
+        shape = dataclasses.replace(test_step.SHAPE, **sizes)
+        net = network(settings, shape=shape, unroll=unroll)
+        trainer = make_trainer(net, config_with(settings), total=10, warmup=0)
+        peaks[dtype] = predict_bytes({"train": trainer.lower(Shape(2, 16)).compile()})
+    print(peaks)
+    assert peaks["int8"] < 0.75 * peaks["bfloat16"] < 0.75 * 0.75 * peaks["float32"]

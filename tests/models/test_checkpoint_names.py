@@ -10,7 +10,7 @@ from jaxft.layers.runtime import PLAIN_RUNTIME
 from jaxft.models.registry import FAMILIES
 from tests.models import torch_parity
 
-ENCODERS = [name for name, family in FAMILIES.items() if not family.is_causal]
+ENCODERS = [name for name, family in FAMILIES.items() if HeadKind.QUESTION in family.heads]
 # Classes of pretraining for which there is no kind of head.
 PRETRAINING = {
     "bert": "BertForPreTraining",

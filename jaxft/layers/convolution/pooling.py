@@ -17,10 +17,14 @@ def max_pool(x: jax.Array, *, size: int, stride: int) -> jax.Array:
     Returns:
       `[R, ceil(H / stride), ceil(W / stride), C]`.
     """
-    lowest = jnp.array(-jnp.inf, x.dtype)
     padding = (size // 2, size // 2)
     return jax.lax.reduce_window(
-        x, lowest, jax.lax.max, (1, size, size, 1), (1, stride, stride, 1), [(0, 0), padding, padding, (0, 0)]
+        x,
+        -jnp.inf,
+        jax.lax.max,
+        (1, size, size, 1),
+        (1, stride, stride, 1),
+        [(0, 0), padding, padding, (0, 0)],
     )
 
 

@@ -1,0 +1,1 @@
+"""Holds ResNet (He et al., 2016): its network, config.json and weights."""
