@@ -20,9 +20,7 @@ class Kind(enum.Enum):
     ADAPTER = "adapter"  # a matrix `[in, r]` or `[r, out]` of an adapter
     FACTOR = "factor"  # the values by which an adapter multiplies features
     CONSTANT = "constant"  # values of an adapter that are never trained
-    STATISTIC = (
-        "statistic"  # no parameter, but a running mean or variance, whose next value a train step returns
-    )
+    STATISTIC = "statistic"  # no parameter: a running mean or variance, which a train step returns
 
 
 # How FSDP and tensor parallelism split a kernel `[in, out]`, by axes of the mesh. The tensor axis splits what comes out

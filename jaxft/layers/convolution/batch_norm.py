@@ -98,7 +98,8 @@ def _batch_norm_forward(x, counts, scale, bias, running, epsilon):
     z, total = widen(x), jnp.sum(counts)
     mean = jnp.where(total > 0, _sum(z, counts) / total, running[0])
     variance = jnp.where(total > 0, _sum(jnp.square(z - mean), counts) / total, running[1])
-    inverse = jax.lax.rsqrt(variance + epsilon)
+    # An overflow shall show in the loss: as zeros it would hide there, and stay in the running statistics.
+    inverse = jnp.where(jnp.isfinite(variance), jax.lax.rsqrt(variance + epsilon), jnp.nan)
     normal = ((z - mean) * (inverse * scale) + bias).astype(x.dtype)
     return (normal, mean, variance), (x, counts, mean, inverse, scale)
 
