@@ -20,7 +20,7 @@ class ModelConfig(abc.ABC):
       model_type: the family's name, as in the `model_type` of config.json.
       hidden_size: D, the width of hidden states.
       num_layers: the number of layers.
-      num_heads: the number of attention heads, which divides `hidden_size`.
+      num_heads: the number of attention heads, which divides `hidden_size`; 0 if there is no attention.
       attention_dropout: the dropout rate of attention weights.
       initializer_range: the standard deviation of new weights.
       vocab_size: the number of rows in the word embeddings; 0 if the model reads no text.
@@ -57,7 +57,7 @@ class ModelConfig(abc.ABC):
         return 0
 
     def count_positions(self, length: int) -> int:
-        """Returns the number of positions in a row of `length` slots: more, if a slot holds a picture."""
+        """Returns the number of positions in a row of `length` slots, if a slot holds a token."""
         return length
 
     @classmethod

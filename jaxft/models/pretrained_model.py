@@ -134,7 +134,7 @@ def _read_fitting_config(
             f"checkpoint {address!r}: model_type is {model_type!r}, but config.task={config.task!r} is for "
             f"{', '.join(supported)}; choose another checkpoint or task"
         )
-    if config.data.max_length > max_positions:
+    if model_config.vocab_size and config.data.max_length > max_positions:
         raise UserError(
             f"config.data.max_length={config.data.max_length}, but {address} has {max_positions} positions"
             + (f" after a prefix of {prefix_length}" if prefix_length else "")
@@ -155,8 +155,8 @@ def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dic
         hf_config = describe_new_model(config)
     else:
         hf_config = read_config(resolve_address(model.checkpoint, model.revision, weights=()))
-    model_config = _read_fitting_config(config, hf_config, supported)
-    return hf_config | {"vocab_size": model_config.vocab_size + len(config.data.added_tokens)}
+    vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
+    return hf_config | ({"vocab_size": vocabulary + len(config.data.added_tokens)} if vocabulary else {})
 
 
 def resolve_model(
@@ -176,7 +176,7 @@ def resolve_model(
       UserError: the settings contradict each other on this platform.
     """
     platform = platform or jax.default_backend()
-    model, model_config = config.model, read_model_config(hf_config)
+    model, model_config = config.model, read_model_config({**hf_config, **config.model_fields()})
     if model.dropout is not None:
         rates = [field.name for field in dataclasses.fields(model_config) if field.name.endswith("_dropout")]
         changes: dict[str, Any] = dict.fromkeys(rates, model.dropout)
@@ -184,8 +184,8 @@ def resolve_model(
     dtype = jnp.dtype(_choose_dtype(model.dtype, platform))
     attention = choose_attention(
         model.attention,
-        length=config.data.max_length,
-        head_width=model_config.hidden_size // model_config.num_heads,
+        length=model_config.count_positions(config.data.max_length),
+        head_width=model_config.hidden_size // max(model_config.num_heads, 1),
         dropout=model_config.attention_dropout,
         features=model_config.attention_features
         | ({Feature.PREFIX} if config.adapter.prefix_length else set()),

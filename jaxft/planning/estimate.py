@@ -110,12 +110,13 @@ def estimate_step(
     Raises:
         UserError: the settings, the model or the mesh are impossible.
     """
-    rows, length, accumulate = config.batch.rows, config.data.max_length, config.batch.accumulate
+    rows, accumulate = config.batch.rows, config.batch.accumulate
     assert rows is not None  # `plans` asks for them
     mesh = make_mesh(config, devices)
     check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
     hf_config = describe_base_model(config)
     task = prepare_task(config, hf_config, _make_labels(config, assumptions.labels))
+    length = task.batch_spec.row_length or config.data.max_length
     net = prepare_network(task, config, hf_config, mesh)
     # Without the axis tensor, because JAX only knows the total size over all devices.
     unsplit_net = prepare_network(task, config, hf_config, Mesh(mesh.devices[:, :, :1], AXES))
@@ -145,7 +146,7 @@ def estimate_step(
             state,
             compute_itemsize=runtime.dtype.itemsize,
             gradient_itemsize=jnp.dtype(config.optim.gradients).itemsize,
-            slots=rows * length,
+            slots=rows * model_config.count_positions(length),
             accumulate=accumulate,
         ),
     }

@@ -54,6 +54,8 @@ class Network:
       new_parameters: makes new parameters by path from a uint32 seed.
       prunes_outputs: whether the last layer can compute only the positions that the loss reads.
       adapters: the adapters of the model; None if it has none.
+      uncompressed: the same network with a float32 base, if the base of its adapters is compressed; see
+        `config.adapter.base_dtype`.
     """
 
     task: Task
@@ -67,6 +69,12 @@ class Network:
     new_parameters: Callable[[jax.Array], dict[str, jax.Array]]
     prunes_outputs: bool
     adapters: AdapterPlan | None = None
+    uncompressed: "Network | None" = None
+
+    @property
+    def original(self) -> "Network":
+        """Returns the network into which weights are loaded: itself, unless its base is compressed."""
+        return self.uncompressed or self
 
     @functools.cached_property
     def parameter_count(self) -> int:
@@ -104,25 +112,30 @@ class Network:
         return next(name for name, role in self.roles.items() if role.kind is Kind.VOCABULARY)
 
     def train_flops_per_token(self, length: int, output_share: float = 1.0) -> float:
-        """Returns the model FLOPs per token, forward and backward, without recomputation.
+        """Returns the model FLOPs per token (or picture), forward and backward, without recomputation.
 
         Each weight of a matrix product, including the tied embedding of the output layer, costs six FLOPs, or four if
         adapters leave it as it is, for it then has no gradient. Attention costs six for each number of the vectors that
         it multiplies a query with; see `count_products`. Of a layer that sees entire rows, these are the row's keys and
         values, which makes 12 * length * width. Source: Chowdhery et al. 2022 (PaLM), appendix B. With R-Drop there are
-        two passes.
+        two passes. A weight of a picture's network counts as often as it multiplies.
 
         Args:
           length: the number of slots in a row.
           output_share: the share of tokens for which the last layer computes its products after attention.
         """
         fixed = set(self.fixed_names)
+        row_positions = self.model_config.count_positions(length)
+        positions = row_positions // length  # of a slot
+        if positions > 1 and self.prunes_outputs:
+            output_share = 1 / positions
 
         def multiplies_tokens(role: Role) -> bool:
             return role.kind in (Kind.KERNEL, Kind.ADAPTER) and role.reads_tokens
 
         def weight_flops(name: str) -> int:
-            return 4 if name in fixed else 6
+            uses = self.roles[name].uses or (1 if name.startswith("head/") else positions)
+            return uses * (4 if name in fixed else 6)
 
         kernels = {name: leaf for name, leaf in self.abstract.items() if multiplies_tokens(self.roles[name])}
         dense: float = sum(weight_flops(name) * leaf.size for name, leaf in kernels.items())
@@ -146,11 +159,14 @@ class Network:
             model_config = self.model_config
             products = (
                 count_products(
-                    self.runtime.attention_for(visibility), length, visibility, model_config.relative_products
+                    self.runtime.attention_for(visibility),
+                    row_positions,
+                    visibility,
+                    model_config.relative_products,
                 )
                 for visibility in model_config.visibilities
             )
-            attention = 6 * model_config.hidden_size * sum(products)
+            attention = 6 * model_config.hidden_size * sum(products) * positions
         return self.task.backbone_passes * (dense + attention)
 
 
@@ -175,6 +191,7 @@ def make_network(
         model = task.build_model(model_config, model_runtime, rngs)
         if adapters is not None:
             adapters.attach(model, rngs)
+            adapters.compress_base(model)
         return model
 
     def new_parameters(seed: jax.Array) -> dict[str, jax.Array]:
@@ -192,6 +209,12 @@ def make_network(
     def graphdef(blocks: Blocks | None) -> Structure:
         return nnx.split(build(dataclasses.replace(runtime, blocks=blocks)))[0]
 
+    uncompressed = None
+    if adapters is not None and adapters.settings.base_dtype != "float32":
+        plan = dataclasses.replace(
+            adapters, settings=dataclasses.replace(adapters.settings, base_dtype="float32")
+        )
+        uncompressed = make_network(task, model_config, runtime, mesh, lambda _: plan)
     roles = read_roles(build(runtime))
     axes = {name: role.axes for name, role in roles.items()}
     return Network(
@@ -206,6 +229,7 @@ def make_network(
         new_parameters=new_parameters,
         prunes_outputs=runtime.unroll,  # to separate the last of scanned layers, all would be copied
         adapters=adapters,
+        uncompressed=uncompressed,
     )
 
 
@@ -225,13 +249,18 @@ def make_abstract_batch(net: Network, shape: Shape) -> dict[str, jax.ShapeDtypeS
 
 
 def initial_parameters(
-    net: Network, config: Settings, checkpoint: PretrainedModel
+    net: Network,
+    config: Settings,
+    checkpoint: PretrainedModel,
+    find_head_order: Callable[[Mapping[str, Any]], list[int] | None] | None = None,
 ) -> tuple[dict[str, jax.Array], str]:
     """Returns the first parameters by path, with their shardings, and a line for the log that names their source.
 
     See `load_parameters`. First values of adapters may follow from the weights next to them, or be those of an adapter
-    in PEFT's files.
+    in PEFT's files; `find_head_order` finds the labels of its head, by default as the task does (see `load_adapter`).
+    The base is float32; `frozen_base.select_base` compresses it.
     """
+    net = net.original
     parameters, line = load_parameters(net, config, checkpoint)
     if net.adapters is None:
         return parameters, line
@@ -239,8 +268,11 @@ def initial_parameters(
     if config.adapter.init_from is not None:
         table = family_of(checkpoint.hf_config).table_with_head(head_kind(config.task), net.model_config)
         adapter = read_adapter(config.adapter.init_from)
-        loaded, note = load_adapter(adapter, net.adapters, table, net.abstract, net.task.head_order)
+        loaded, note = load_adapter(
+            adapter, net.adapters, table, net.abstract, find_head_order or net.task.head_order
+        )
         placed = {path: put_array(value, net.abstract[path].sharding) for path, value in loaded.items()}
+        placed = net.adapters.keep_other_layers(placed, parameters)
         for path in net.base_names:  # which checkpoints leave out
             if path in placed and not jnp.array_equal(placed[path], parameters[path]):
                 raise UserError(
@@ -307,16 +339,21 @@ def _load_pretrained(
     family = family_of(checkpoint.hf_config)
     table = family.table_with_head(kind, net.model_config)
     tensors = open_tensors(folder) if checkpoint.reader is None else checkpoint.reader.open()
-    stored_words = read_model_config(read_config(folder)).vocab_size
-    word_axes = {net.vocabulary: 0}
+    stored = read_model_config(read_config(folder))
+    word_axes = {name: 0 for name, role in net.roles.items() if role.kind is Kind.VOCABULARY}
     if net.task.predicts_tokens:
         word_axes |= {name: -1 for name in WORD_PARAMETERS if name in abstract}
     for name, axis in word_axes.items():
         shape = list(abstract[name].shape)
-        shape[axis] = stored_words
+        shape[axis] = stored.vocab_size
         abstract[name] = jax.ShapeDtypeStruct(tuple(shape), abstract[name].dtype)
+    resized = family.resize(stored, net.model_config)
+    for name, parameter in resized.items():
+        abstract[name] = jax.ShapeDtypeStruct(parameter.shape, abstract[name].dtype)
 
     def place(name: str, value: np.ndarray) -> jax.Array:
+        if name in resized:
+            value = resized[name].convert(value)
         if name in word_axes and checkpoint.added_token_count:
             value = _add_words(value, word_axes[name], checkpoint, net.abstract[net.vocabulary].shape[0])
         if head_order is not None and name.rpartition("/")[0] == "head":  # its other layers are deeper

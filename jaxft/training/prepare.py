@@ -110,6 +110,8 @@ def prepare_data(config: Settings, mesh: Mesh, log: Log) -> RunData:
             base_model = open_base_run(base_model, log)
     labels = collect_labels(data, examples)
     task = prepare_task(config, base_model.hf_config, labels)
+    if config.adapter.is_used:  # to name modules that are not there before all is encoded
+        prepare_network(task, config, base_model.hf_config, mesh)
     with announced("encoding the data", log):
         train, splits = encode_splits(
             data, labels, examples, other_examples, base_model.processor, config, log
@@ -177,9 +179,10 @@ class PreparedRun:
         net, mesh = self.net, self.net.mesh
         trained = sum(leaf.size for leaf in jax.tree.leaves(self.trainer.abstract.trainable))
         axes = ", ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
+        attention = f"; attention: {net.runtime.attention_line}" if net.model_config.num_heads else ""
         yield (
             f"{net.parameter_count:,} parameters, {trained:,} of them trained; devices: {axes} "
-            f"({jax.devices()[0].device_kind}); attention: {net.runtime.attention_line}"
+            f"({jax.devices()[0].device_kind}){attention}"
         )
         if net.adapters is not None:
             yield net.adapters.describe()

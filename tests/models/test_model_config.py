@@ -72,8 +72,6 @@ def test_transformers_knows_every_field_of_a_config():
     transformers = pytest.importorskip("transformers")
     for model_type, family in FAMILIES.items():
         fields = family.config_class().to_hf()
-        if model_type == "resnet":
-            del fields["image_size"]  # which jaxft adds
         theirs = transformers.AutoConfig.for_model(model_type).to_dict()
         n_inner = {"n_inner": 4 * theirs["n_embd"]} if "n_inner" in theirs else {}
         assert {key: (theirs | n_inner)[key] for key in fields} == fields

@@ -49,6 +49,9 @@ class LineConfig:
     attention_dropout: float = 0.0
     attention_features: ClassVar[frozenset] = frozenset()
 
+    def count_positions(self, length):
+        return length
+
     @classmethod
     def from_hf(cls, hf_config):
         return cls()

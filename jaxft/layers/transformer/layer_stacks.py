@@ -1,6 +1,7 @@
 """Makes the layers of a backbone as one stack, runs them one after the other, and takes stacks apart."""
 
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
@@ -146,6 +147,12 @@ def _unstack_tree(tree: Any) -> list[Any]:
 def is_stack(name: str) -> bool:
     """Returns whether the parameter at path `name` is a stack of layers `[layers, ...]`."""
     return name.startswith("backbone/layers/")
+
+
+def number_of_stage(name: str) -> int | None:
+    """Returns the stage of layers of other shapes, from 0, that the parameter at path `name` belongs to, if any."""
+    stage = re.match(r"backbone/stages/(\d+)/", name)
+    return None if stage is None else int(stage[1])
 
 
 def is_above_stacks(name: str) -> bool:

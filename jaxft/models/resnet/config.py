@@ -18,8 +18,8 @@ class ResNetConfig(ModelConfig):
     """The shape of a ResNet. The defaults are those of transformers' ResNetConfig, which are ResNet-50's.
 
     Attributes:
-      image_size: height and width of pictures, for the count of FLOPs alone: a ResNet reads pictures of any size. Not in
-        config.json unless jaxft has written it.
+      image_size: height and width of pictures, for the count of FLOPs alone: a ResNet reads pictures of any size, and
+        its config.json does not say one.
       embedding_size: the channels after the stem.
       hidden_sizes: the channels after each stage.
       depths: the number of blocks of each stage.
@@ -44,7 +44,7 @@ class ResNetConfig(ModelConfig):
     hidden_size: int = dataclasses.field(init=False)
     num_layers: int = dataclasses.field(init=False)
     initializer_range: float = dataclasses.field(init=False)
-    num_heads: int = 1  # there is no attention
+    num_heads: int = 0
     attention_dropout: float = 0.0
 
     def __post_init__(self):
@@ -75,7 +75,8 @@ class ResNetConfig(ModelConfig):
         values = read_fields(hf_config, HF_KEYS)
         values["activation"] = read_activation(hf_config, HF_KEYS["activation"], "relu")
         values["embedding_size"] = read_count(hf_config, "embedding_size", most=MOST_CHANNELS)
-        values["image_size"] = read_sides(hf_config, "image_size")
+        if "image_size" in hf_config:
+            values["image_size"] = read_sides(hf_config, "image_size")
         values["hidden_sizes"] = _read_counts(hf_config, "hidden_sizes", most=MOST_CHANNELS)
         values["depths"] = _read_counts(hf_config, "depths", most=MOST_BLOCKS)
         values["layer_type"] = hf_config["layer_type"]
@@ -91,17 +92,16 @@ class ResNetConfig(ModelConfig):
             )
         if config.layer_type == "bottleneck" and min(config.hidden_sizes) < REDUCTION:
             raise UserError(
-                f"config.json: hidden_sizes is {list(config.hidden_sizes)}; expected {REDUCTION} or more for bottlenecks"
+                f"config.json: hidden_sizes is {list(config.hidden_sizes)}; expected {REDUCTION} or more, because "
+                "bottlenecks have a quarter of them"
             )
         return config
 
     def to_hf(self) -> dict[str, object]:
         """Returns the config.json of a checkpoint of this shape: the inverse of `from_hf`."""
-        lists = {
-            name: list(value) for name, value in dataclasses.asdict(self).items() if isinstance(value, tuple)
-        }
         others = {"embedding_size": self.embedding_size, "layer_type": self.layer_type}
-        return write_fields(self, HF_KEYS) | lists | others
+        lists = {"hidden_sizes": list(self.hidden_sizes), "depths": list(self.depths)}
+        return write_fields(self, HF_KEYS) | others | lists
 
 
 # jaxft's name of a field -> its key in config.json, for fields that `read_fields` knows.
@@ -110,7 +110,7 @@ HF_KEYS = {
     "downsample_in_first_stage": "downsample_in_first_stage",
     "downsample_in_bottleneck": "downsample_in_bottleneck",
 }
-NEW_MODEL_FIELDS = (*HF_KEYS.values(), "image_size", "embedding_size", "hidden_sizes", "depths", "layer_type")
+NEW_MODEL_FIELDS = (*HF_KEYS.values(), "embedding_size", "hidden_sizes", "depths", "layer_type")
 
 
 def _read_counts(hf_config: Mapping[str, object], key: str, *, most: int) -> tuple[int, ...]:

@@ -1,9 +1,9 @@
 """Defines ResNet (He et al., 2016): a convolutional network whose blocks add to what they read.
 
-The network is the paper's, as transformers has it ("v1.5", where the second convolution of a bottleneck halves the sides
-of the picture). A stem, a convolution and a max pool, reads the pixels. Stages of blocks follow, each of which but the
-first halves the sides. The mean over the last pictures is the feature. Each convolution is followed by batch
-normalization (Ioffe & Szegedy, 2015).
+The network is the paper's, as transformers has it ("v1.5", where the second convolution of a bottleneck halves the
+sides of the picture). A stem, a convolution and a max pool, reads the pixels. Stages of blocks follow, each of which
+but the first halves the sides. The mean over the last picture is the feature. Batch normalization (Ioffe & Szegedy,
+2015) follows each convolution.
 
 In shapes, R is the number of pictures, H and W their height and width at a place in the network, and C the channels
 there. Channels are the last axis.

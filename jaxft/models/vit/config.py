@@ -63,9 +63,14 @@ class ViTConfig(ModelConfig):
         """Returns the number of patches of a picture."""
         return self.grid[0] * self.grid[1]
 
+    @property
+    def positions(self) -> int:
+        """Returns the number of positions of a picture."""
+        return self.special_tokens + self.patches
+
     def count_positions(self, length: int) -> int:
-        """Returns the number of positions of `length` pictures."""
-        return length * (self.special_tokens + self.patches)
+        """Returns the number of positions of a row, which holds a picture."""
+        return self.positions
 
     @classmethod
     def from_hf(cls, hf_config: Mapping[str, object]) -> Self:
@@ -129,4 +134,4 @@ def describe_new_model(config_class: type[ViTConfig], architecture: str) -> NewM
         del max_length, vocab_size  # of text
         return {"model_type": config_class.model_type, "architectures": [architecture], **fields}
 
-    return NewModel((*HF_KEYS.values(), *SIDES), make_config, has_tokenizer=False)
+    return NewModel((*HF_KEYS.values(), "patch_size"), make_config, has_tokenizer=False)

@@ -1,9 +1,9 @@
 """Defines ViT (Dosovitskiy et al., 2021, section 3.1): a transformer encoder over the patches of a picture.
 
-The network is the paper's. Each patch becomes a vector by a linear layer. A class token precedes them, and positions are
-added. Then each layer applies self-attention and an MLP; LayerNorm precedes each of them ("pre-norm"), and dropout and a
-residual connection follow. A norm follows the last layer. The state of the class token is the feature of the picture.
-DeiT (Touvron et al., 2021) has a second token, for distillation, which heads do not read here.
+The network is the paper's. Each patch becomes a vector by a linear layer. A class token precedes them, and positions
+are added. Then each layer applies self-attention and an MLP; LayerNorm precedes each of them ("pre-norm"), and dropout
+and a residual connection follow. A norm follows the last layer. The state of the class token is the feature of the
+picture. DeiT (Touvron et al., 2021) has a second token, for distillation, which heads do not read here.
 
 Activations are flat, `[R * L, D]`, and the layers are one module with stacked parameters. In shapes, R is the number of
 pictures, L the number of positions (tokens and patches), and D the hidden size.
@@ -44,7 +44,7 @@ class Embeddings(nnx.Module):
         self.class_token = Embedding(1, size, initializer_range=deviation, rngs=rngs)
         if config.special_tokens == 2:
             self.distillation_token = Embedding(1, size, initializer_range=deviation, rngs=rngs)
-        self.position = Embedding(config.count_positions(1), size, initializer_range=deviation, rngs=rngs)
+        self.position = Embedding(config.positions, size, initializer_range=deviation, rngs=rngs)
         self.config, self.runtime = config, runtime
 
     def __call__(self, pixels: jax.Array, dropout: DropoutSeed | None) -> jax.Array:
@@ -118,7 +118,7 @@ class ViT(nnx.Module):
           inputs: the batch's arrays; pixels are of `config.image_size`.
           dropout: the seed of dropout; None for no dropout.
         """
-        rows, length = len(inputs.pixels), self.config.count_positions(1)
+        rows, length = len(inputs.pixels), self.config.positions
         segment_ids = jnp.ones((rows, length), jnp.int32)
         class_tokens = locate(jnp.zeros((rows, 1), jnp.int32), rows, length)
 

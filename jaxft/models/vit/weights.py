@@ -84,7 +84,7 @@ def resize_positions(stored: ViTConfig, config: ViTConfig) -> Mapping[str, Resiz
     """
     if stored.grid == config.grid:
         return {}
-    shape = (stored.count_positions(1), stored.hidden_size)
+    shape = (stored.positions, stored.hidden_size)
     convert = functools.partial(
         interpolate_positions, tokens=config.special_tokens, old=stored.grid, new=config.grid
     )

@@ -9,7 +9,7 @@ from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
 from jaxft.layers.parameters import Kind, Role
-from jaxft.layers.transformer.layer_stacks import is_above_stacks, is_stack
+from jaxft.layers.transformer.layer_stacks import is_above_stacks, is_stack, number_of_stage
 
 # For each parameter by path, the factor of its learning rate: a number, or one for each layer of a stack, float32 [n].
 RateFactors = dict[str, Any]
@@ -54,12 +54,13 @@ def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: i
     """Returns the factors of learning rates: `config.optim.lr_multipliers`, times the decay over layers.
 
     With `config.optim.layer_decay` d, layer i of n, from 0, has the factor d^(n - i), what the first layer reads has
-    d^(n + 1), and what stands above the layers has 1. Source: Clark et al. 2020 (ELECTRA), appendix A.
+    d^(n + 1), and what stands above the layers has 1. Source: Clark et al. 2020 (ELECTRA), appendix A. A network of stages
+    has a factor for each stage.
 
     Args:
       config: the run's settings.
       roles: the trainable parameters.
-      num_layers: n, the number of layers in a stack.
+      num_layers: n, the number of layers in a stack, or of stages.
 
     Raises:
       UserError: `config.optim.lr_multipliers` does not cover the parameters.
@@ -75,6 +76,8 @@ def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: i
     for name in roles:
         if is_stack(name):
             factors[name] = factors[name] * by_layer
+        elif (stage := number_of_stage(name)) is not None:
+            factors[name] *= decay ** (num_layers - stage)
         elif not is_above_stacks(name):
             factors[name] *= decay ** (num_layers + 1)
     return factors
