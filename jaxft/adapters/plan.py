@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -15,11 +16,12 @@ from jaxft.adapters.registry import METHODS
 from jaxft.adapters.targets import end_pattern, find_targets
 from jaxft.config.adapter import Adapter as AdapterSettings
 from jaxft.errors import UserError
-from jaxft.hub.weights import WeightTable
+from jaxft.hub.weights import WeightRule, WeightTable
 from jaxft.layers import parameter_paths
 from jaxft.layers.embedding import Embedding
 from jaxft.layers.linear import Linear
 from jaxft.layers.parameters import Kind, Role, make_parameter
+from jaxft.layers.transformer.layer_stacks import is_stack
 from jaxft.models.model_config import ModelConfig
 
 ADAPTER = "/adapter/"  # in the paths of the parameters of adapters, and of no others
@@ -34,12 +36,14 @@ class AdapterPlan:
       targets: what gets adapters.
       saved: the paths of the backbone's parameters that are trained because `modules_to_save` names them.
       shape: the shape of the backbone.
+      layers: for each stack of parameters that is trained in some layers only, by path, whether it is in each.
     """
 
     settings: AdapterSettings
     targets: tuple[Target, ...]
     saved: frozenset[str]
     shape: ModelConfig
+    layers: Mapping[str, tuple[bool, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def method(self) -> Method:
@@ -113,6 +117,24 @@ class AdapterPlan:
         for target in self.targets:
             self.method.initialize([linears[path] for path in target.linears], target, self.settings)
 
+    def tensors_of(self, rule: WeightRule, shape: tuple[int, ...]) -> dict[str, bool]:
+        """Returns the tensors of a parameter by name, with whether each is of a layer in which it is trained."""
+        names = rule.tensor_names(shape)
+        layers = self.layers.get(rule.parameter, (True,) * len(names))
+        return dict(zip(names, layers[-len(names) :], strict=True))
+
+    def keep_other_layers(
+        self, loaded: Mapping[str, jax.Array], parameters: Mapping[str, jax.Array]
+    ) -> dict[str, jax.Array]:
+        """Returns loaded parameters by path, with those of `parameters` in the layers that are not trained."""
+
+        def keep(path: str, value: jax.Array) -> jax.Array:
+            is_trained = np.asarray(self.layers[path]).reshape(-1, *[1] * (value.ndim - 1))
+            merged = jnp.where(is_trained, value, parameters[path])
+            return jax.device_put(merged, value.sharding) if isinstance(value, jax.Array) else merged
+
+        return {path: keep(path, value) if path in self.layers else value for path, value in loaded.items()}
+
     def trains(self, name: str, role: Role) -> bool:
         """Returns whether the parameter at path `name` is trained."""
         if role.kind is Kind.CONSTANT:
@@ -149,7 +171,7 @@ def plan_adapters(
     kernels = {path: linear.kernel.shape for path, linear in find_linears(model).items()}
     try:
         targets = find_targets(settings, presets, table, kernels)
-        saved = _find_saved(settings.modules_to_save, table, model)
+        saved_layers = _find_saved(settings.modules_to_save, table, model)
     except UserError as error:
         if settings.init_from is None:
             raise
@@ -157,7 +179,18 @@ def plan_adapters(
             f"config.adapter.init_from={settings.init_from}: the model has other modules than the base of the adapter; "
             f"name that base as config.model.checkpoint ({error})"
         ) from None
-    return AdapterPlan(settings, targets, saved, model.backbone.config)
+    trained = {path: np.asarray(layers) for path, layers in saved_layers.items() if is_stack(path)}
+    if settings.bias == "lora_only":
+        biases = [
+            (f"{path}/bias", target) for target in targets if target.is_stacked for path in target.linears
+        ]
+        trained |= {
+            path: (np.asarray(target.ranks) > 0) | trained.get(path, False) for path, target in biases
+        }
+    if settings.bias == "all":
+        trained = {path: layers for path, layers in trained.items() if not path.endswith("/bias")}
+    partial = {path: tuple(layers.tolist()) for path, layers in trained.items() if not layers.all()}
+    return AdapterPlan(settings, targets, frozenset(saved_layers), model.backbone.config, partial)
 
 
 def list_linear_methods() -> list[str]:
@@ -210,19 +243,25 @@ def merge_parameters(
     return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
 
 
-def _find_saved(names: Sequence[str], table: WeightTable, model: nnx.Module) -> frozenset[str]:
-    """Returns the paths of the backbone's parameters in the modules with these names, which may be patterns.
+def _find_saved(names: Sequence[str], table: WeightTable, model: nnx.Module) -> dict[str, list[bool]]:
+    """Returns the paths of the backbone's parameters in the modules with these names, and in which layers they are.
 
-    A module has the name of transformers, for any layer of a stack, or ours.
+    A module has the name of transformers, or ours, which is that of all layers. Names may be patterns.
     """
     tensors = {rule.parameter: rule.tensor for rule in table.rules}
-    paths = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(nnx.state(model))]
-    folders: dict[str, set[str]] = {}
-    for path in paths:
-        for name, separator in ((path, "/"), (tensors.get(path, ""), ".")):
-            pieces = name.split(separator)
-            for end in range(1, len(pieces)):
-                folders.setdefault(separator.join(pieces[:end]), set()).add(path)
+    shapes = {"/".join(map(str, path)): leaf.shape for path, leaf in nnx.to_flat_state(nnx.state(model))}
+    folders: dict[str, set[tuple[str, int]]] = {}  # the parameters in each, with the number of a layer
+    for path, shape in shapes.items():
+        for layer in range(shape[0] if is_stack(path) else 1):
+            tensor = tensors.get(path, "").replace("{layer}", str(layer))
+            for name, separator in ((path, "/"), (tensor, ".")):
+                pieces = name.split(separator)
+                for end in range(1, len(pieces)):
+                    folders.setdefault(separator.join(pieces[:end]), set()).add((path, layer))
     rules = [(end_pattern(name), True) for name in names]
     matched = parameter_paths.match_first(rules, folders, what="config.adapter.modules_to_save")
-    return frozenset(path for folder in matched for path in folders[folder])
+    entries = {entry for folder in matched for entry in folders[folder]}
+    return {
+        path: [(path, layer) in entries for layer in range(shapes[path][0] if is_stack(path) else 1)]
+        for path in sorted({path for path, _ in entries})
+    }

@@ -190,8 +190,3 @@ class Adapter:
                 f"config.adapter.encoder_hidden_size={self.encoder_hidden_size} is the width of a network that the run "
                 "does not have; set config.adapter.prefix_projection=True, or leave it out"
             )
-        if self.bias == "lora_only" and self.layers_to_transform:
-            raise UserError(
-                "config.adapter.bias='lora_only' trains biases of all layers, and config.adapter.layers_to_transform "
-                "names some; expected one of the two: leave the other out"
-            )

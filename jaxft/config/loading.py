@@ -67,6 +67,20 @@ def load(
     return schema.build(values, where)
 
 
+def list_set_keys(config: Config, changes: Sequence[str] | Mapping[str, Any], with_key: str) -> set[str]:
+    """Returns the keys that are set on purpose: those of changes, and of the YAML or JSON file that sets `with_key`.
+
+    A recipe in Python holds all keys, and so does the `config.json` of a run, which may be of another kind.
+    """
+    keys = set(read_changes(changes))
+    if isinstance(config, str | os.PathLike):
+        entries = read_recipe(os.fspath(config))
+        of_key = entries.get(with_key, Entry(None, ""))
+        if of_key.value is not None and not of_key.where.endswith(".py"):
+            keys |= {key for key, entry in entries.items() if entry.where == of_key.where}
+    return keys
+
+
 def read_changes(changes: Sequence[str] | Mapping[str, Any]) -> dict[str, Entry]:
     """Returns the values of changes by key; see `load`."""
     return _read_values(changes, "settings") if isinstance(changes, Mapping) else _parse_texts(changes)

@@ -24,7 +24,9 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 MODEL_CONFIG = "config.json"  # that of the model with its labels, if whoever wrote the adapter added it
+SETTINGS = "jaxft.json"  # how the run that wrote the adapter reads texts, if jaxft wrote it
 PREFIX = "base_model.model."
+VIRTUAL_TOKENS = ("PREFIX_TUNING", "PROMPT_TUNING")  # methods for which names begin with "base_model." alone
 
 
 class AdapterFiles(NamedTuple):
@@ -41,16 +43,17 @@ class AdapterFiles(NamedTuple):
     tensors: Mapping[str, np.ndarray]
 
 
-def read_adapter(address: str) -> AdapterFiles:
+def read_adapter(address: str, setting: str = "config.adapter.init_from") -> AdapterFiles:
     """Opens the adapter at an address.
 
     Args:
       address: a local folder, one in an object store, or a hub id, perhaps with `@REVISION`.
+      setting: the setting or flag that holds the address, for messages.
 
     Raises:
       UserError: there is no adapter, its config is damaged, or its tensors are unusable.
     """
-    folder = resolve_address(address, weights=(CONFIG, WEIGHTS), setting="config.adapter.init_from")
+    folder = resolve_address(address, weights=(CONFIG, WEIGHTS, SETTINGS), setting=setting)
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: has no {CONFIG}; expected the folder of an adapter in PEFT's layout")
     config = read_json_object(folder / CONFIG)
@@ -58,16 +61,27 @@ def read_adapter(address: str) -> AdapterFiles:
         raise UserError(f"{folder / CONFIG}: has no 'peft_type'; expected the name of a method, such as LORA")
     path = folder / WEIGHTS
     if not path.is_file():
-        pickle = f"only {PICKLE}, a pickle, which is never loaded" if (folder / PICKLE).is_file() else "none"
-        raise UserError(f"{folder}: expected the weights of the adapter as {WEIGHTS}, found {pickle}")
+        folder = resolve_address(address, weights=(CONFIG, PICKLE), setting=setting)
+        found = "none"
+        if (folder / PICKLE).is_file():
+            found = (
+                f"only {PICKLE}, a pickle, which is never loaded; open the adapter in PEFT, and write it again: "
+                "PeftModel.from_pretrained(base, ADDRESS).save_pretrained(FOLDER)"
+            )
+        raise UserError(f"{folder}: expected the weights of the adapter as {WEIGHTS}, found {found}")
     stored = open_tensor_file(path)
     names: dict[str, str] = {}
     for name in stored:
         # PEFT also writes what a trained module held before, and with `bias` all of its biases twice.
         if re.search(r"\.(original_module|modules_to_save)\.", name):
             continue
-        names[name.removeprefix(PREFIX).replace(".base_layer.", ".")] = name
+        names[name.removeprefix(_name_prefix(config)).replace(".base_layer.", ".")] = name
     return AdapterFiles(folder, config, _Renamed(stored, names))
+
+
+def _name_prefix(config: Mapping[str, Any]) -> str:
+    """Returns what the names of tensors begin with, but of those that are not in a module."""
+    return "base_model." if config["peft_type"] in VIRTUAL_TOKENS else PREFIX
 
 
 class _Renamed(Mapping[str, np.ndarray]):
@@ -103,7 +117,11 @@ def write_adapter_folder(
     Raises:
       UserError: `folder` exists and is not empty, or cannot be written.
     """
-    named = {PREFIX + name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    prefix = _name_prefix(config)
+    named = {
+        prefix + name if "." in name else name: np.ascontiguousarray(tensor)
+        for name, tensor in tensors.items()
+    }
     with new_folder(folder) as unfinished:
         save_file(named, unfinished / WEIGHTS, metadata={"format": "pt"})
         write_json(unfinished / CONFIG, dict(config))

@@ -37,13 +37,16 @@ def load_settings(
     """
     settings = loading.load(config, changes, schema_of, log)
     address = settings.adapter.init_from
-    return settings if address is None else _add_adapter(settings, address, loading.read_changes(changes))
+    if address is None:
+        return settings
+    return _add_adapter(settings, address, loading.list_set_keys(config, changes, "adapter.init_from"))
 
 
 def _add_adapter(settings: Settings, address: str, changed: Collection[str]) -> Settings:
     """Returns the settings with those that describe the adapter in PEFT's files at an address.
 
-    A setting with its default counts as unset, as recipes in Python hold all settings, unless it is among `changed`.
+    A setting with its default counts as unset, as recipes in Python hold all settings, unless it is among `changed`,
+    those that are set on purpose.
 
     Raises:
       UserError: the adapter is not there or not supported, or has another value than the run sets.

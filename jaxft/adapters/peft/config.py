@@ -181,8 +181,8 @@ def _name_saved(plan: AdapterPlan, table: WeightTable, trained: Mapping[str, np.
         if not rule.parameter.startswith("backbone/"):
             names[rule.tensor.partition(".")[0]] = None
         elif rule.parameter in plan.saved:
-            tensors = rule.tensor_names(trained[rule.parameter].shape)
-            names |= {tensor.rpartition(".")[0]: None for tensor in tensors}
+            tensors = plan.tensors_of(rule, trained[rule.parameter].shape)
+            names |= {tensor.rpartition(".")[0]: None for tensor, is_trained in tensors.items() if is_trained}
     return list(names) or None
 
 

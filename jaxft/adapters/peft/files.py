@@ -68,6 +68,12 @@ def load_adapter(
     if order == []:
         for path, name in head.items():
             del others[name], stored[path]
+    for path in (
+        plan.layers.keys() & stored.keys()
+    ):  # tensors of the other layers are not there, and are not read
+        trained = plan.tensors_of(rules[path], parameters[path].shape)
+        zeros = np.zeros_like(next(others[name] for name in trained if name in others))
+        others |= {name: others.get(name, zeros) for name, is_trained in trained.items() if not is_trained}
     weights, _ = load_weights(table, others, stored, source=source)
     if order:
         weights |= {path: weights[path][..., order] for path in head if path.rpartition("/")[0] == "head"}
@@ -133,8 +139,16 @@ def save_adapter(
         tensors[name] = np.concatenate([tensors[name], start if is_a else -start], axis=0 if is_a else 1)
     rank_pattern = drop_zero_ranks(tensors, targets, settings.init_r) if settings.method == "adalora" else {}
     others = {path: value for path, value in trained.items() if not is_adapter(path)}
+    rules = [rule for rule in table.rules if rule.parameter in others]
+    is_trained = {
+        name: trained
+        for rule in rules
+        for name, trained in plan.tensors_of(rule, others[rule.parameter].shape).items()
+    }
     adapted = {module for target in targets for module in target.adapted}
     for name, tensor in save_weights(table, others).items():
+        if not is_trained[name]:
+            continue
         module, _, leaf = name.rpartition(".")
         tensors[f"{module}.base_layer.{leaf}" if module in adapted else name] = tensor
     config = describe_adapter(plan, table, others, kind, factor)

@@ -47,6 +47,9 @@ def make_optimizer(
     optim = config.optim
     decayed = find_decayed(config, trainable)
     factors = make_rate_factors(config, trainable, num_layers)
+    if adapters is not None:
+        layers = {name: np.asarray(is_trained, np.float32) for name, is_trained in adapters.layers.items()}
+        factors |= {name: factors[name] * layers[name] for name in factors.keys() & layers.keys()}
 
     def rate(step: jax.Array) -> jax.Array:
         return learning_rate(optim.schedule, hyper, step)

@@ -1,5 +1,6 @@
 """Adapters that peft made have its logits here, and ours have theirs in peft."""
 
+import json
 import pathlib
 import types
 
@@ -174,6 +175,13 @@ def test_changes_that_contradict_an_adapter_are_refused_also_with_defaults(tmp_p
     adapter = load_settings(recipe, [start, "--config.adapter.alpha=8"]).adapter
     assert (adapter.method, adapter.r, adapter.alpha, adapter.dropout) == ("lora", 2, 8.0, 0.1)
     assert load_settings(recipe, [start, "--config.adapter.dropout=0"]).adapter.dropout == 0.0
+    file = tmp_path / "config.json"
+    file.write_text(
+        json.dumps(recipe | {"adapter.init_from": str(folder), "adapter.r": 2, "adapter.dropout": 0})
+    )
+    assert (
+        load_settings(str(file)).adapter.dropout == 0.0
+    )  # as a run holds it that was started with that change
     with pytest.raises(UserError, match="config.adapter.r=8: the adapter of .* has 2; leave the setting out"):
         load_settings(recipe, [start, "--config.adapter.r=8"])
     with pytest.raises(UserError, match="config.adapter.method='none': the adapter of .* has 'lora'"):

@@ -60,7 +60,7 @@ def load_projection(ours: parity.Ours, theirs: peft.PeftModel):
     names += ("transform.2.weight", "transform.2.bias")
     encoder = theirs.prompt_encoder["default"].state_dict()
     for name, part in zip(names, ("embedding", "down", "down_bias", "up", "up_bias"), strict=True):
-        value = encoder[name].numpy()
+        value = encoder[name].numpy().copy()
         ours.parameters[f"backbone/adapter/{part}"] = value.T if name.startswith("transform") else value
 
 
