@@ -92,6 +92,7 @@ class Family:
       configure_table: returns the table of a shape; None if it is the same for all.
       resize: returns the parameters, by path, that a checkpoint of the first shape has in another size than the second
         shape needs.
+      image_processor: transformers' class that makes images of the model's size, for checkpoints that name none.
       adapter_targets: the linear layers that get adapters if a run names none, by kind: "lora", "ia3", and of these
         those whose inputs are scaled ("ia3_inputs").
     """
@@ -108,6 +109,7 @@ class Family:
     make_decoder: Callable[[ModelConfig], AnyDecoder] | None = None
     configure_table: Callable[[Any], WeightTable] | None = None
     resize: Callable[[Any, Any], Mapping[str, Resized]] = lambda stored, config: {}
+    image_processor: str | None = None
     adapter_targets: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=lambda: ADAPTER_TARGETS)
 
     def head(self, kind: HeadKind, config: ModelConfig) -> Head:

@@ -148,6 +148,10 @@ class TaskData(Protocol[Example, Encoding, Reader]):
           cached: True if the windows are read from and stored in the cache on disk.
         """
 
+    def encode_train(self, examples: Sequence[Example], labels: Sequence[str], processor: Reader) -> Encoding:
+        """Encodes examples to train on. Those of some tasks are then changed at random; by default as all others."""
+        return self.encode(examples, labels, processor)
+
     def check(
         self, split: Split[Example, Encoding], labels: Sequence[str], train: Sequence[Example], log: Log
     ) -> None:

@@ -177,16 +177,18 @@ def encode_splits(
       UserError: a split cannot be encoded or does not fit the task, or processes have read different data.
     """
 
-    def encode(split: Split[Example, None]) -> Split[Example, Windowed]:
+    def encode(
+        split: Split[Example, None], function: Callable[..., Windowed] = data.encode
+    ) -> Split[Example, Windowed]:
         try:
-            windows = data.encode(split.examples, labels, processor)
+            windows = function(split.examples, labels, processor)
             return Split(split.name, split.source, split.examples, windows)
         except UserError as error:
             if split.name in ("train", *others):
                 raise
             raise UserError(f"{split.source}: {error}; or have fewer shards, of more text each") from None
 
-    encoded_train = {number: encode(shard) for number, shard in train.items()}
+    encoded_train = {number: encode(shard, data.encode_train) for number, shard in train.items()}
     encoded = {name: encode(split) for name, split in others.items()}
     shared = encoded | ({"train": encoded_train[0]} if config.data.shards == 1 else {})
     # This comes first, because the checks below exchange facts about the data between processes.

@@ -10,11 +10,13 @@ import numpy as np
 
 from jaxft.data.sources.documents import Document
 from jaxft.data.sources.labelled_texts import LabelledText
+from jaxft.data.sources.labels import Labelled
 from jaxft.data.sources.questions import Question
 from jaxft.data.sources.tagged_sentences.sentence import Sentence
 from jaxft.errors import UserError
 
 Example = TypeVar("Example")
+LabelledExample = TypeVar("LabelledExample", bound=Labelled)
 
 
 def split_dev_sentences(
@@ -72,28 +74,28 @@ def choose_dev_examples(documents: Sequence[int] | np.ndarray, fraction: float, 
     return [group in dev_groups for group in groups]
 
 
-def split_dev_labelled_texts(
-    examples: Sequence[LabelledText], fraction: float, seed: int
-) -> tuple[list[LabelledText], list[LabelledText]]:
+def split_dev_labelled(
+    examples: Sequence[LabelledExample], contents: Iterable[Hashable], fraction: float, seed: int
+) -> tuple[list[LabelledExample], list[LabelledExample]]:
     """Splits off a development set of about `fraction`; returns `(train, dev)`, both in order.
 
-    Examples with the same texts stay in one set, unless all have the same. Single labels keep their shares, because the
-    texts are shuffled, grouped by label and taken at regular steps. A label with one text stays in `train`. Raises
-    `UserError` for fewer than two examples.
+    Examples with the same contents, such as texts, stay in one set, unless all have the same. Single labels keep their
+    shares, because contents are shuffled, grouped by label and taken at regular steps. A label with one content stays
+    in `train`. Raises `UserError` for fewer than two examples.
     """
     _require_two(len(examples), "example")
-    first_by_texts: dict[tuple[str, str | None], int] = {}
-    first = [first_by_texts.setdefault((e.text, e.pair), index) for index, e in enumerate(examples)]
-    if len(first_by_texts) == 1:
+    first_by_content: dict[Hashable, int] = {}
+    first = [first_by_content.setdefault(content, index) for index, content in enumerate(contents)]
+    if len(first_by_content) == 1:
         first = list(range(len(examples)))
-    texts = list(dict.fromkeys(first))
+    distinct = list(dict.fromkeys(first))
     rng = random.Random(seed)
     groups: dict[str, list[int]] = {}
-    for index in rng.sample(texts, len(texts)):
+    for index in rng.sample(distinct, len(distinct)):
         label = examples[index].label
         groups.setdefault(label if isinstance(label, str) else "", []).append(index)
     order = [index for name in sorted(groups) if len(groups[name]) > 1 for index in groups[name]]
-    start = rng.random()  # so that the first texts of small groups are sometimes taken and sometimes not
+    start = rng.random()  # so that the first examples of small groups are sometimes taken and sometimes not
     dev_indices = {
         index
         for place, index in enumerate(order)

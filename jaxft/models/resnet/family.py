@@ -16,5 +16,6 @@ FAMILY = Family(
     is_causal=False,
     has_pooler=False,
     new_model=NewModel(config.NEW_MODEL_FIELDS, config.make_new_config, has_tokenizer=False),
+    image_processor="ConvNextImageProcessor",
     adapter_targets={"lora": (), "ia3": (), "ia3_inputs": ()},
 )

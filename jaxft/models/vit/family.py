@@ -15,6 +15,7 @@ VIT = Family(
     has_pooler=False,
     new_model=config.describe_new_model(config.ViTConfig, "ViTForImageClassification"),
     resize=weights.resize_positions,
+    image_processor="ViTImageProcessor",
 )
 DEIT = Family(
     display_name="DeiT",
@@ -27,4 +28,5 @@ DEIT = Family(
     has_pooler=False,
     new_model=config.describe_new_model(config.DeiTConfig, "DeiTForImageClassification"),
     resize=weights.resize_positions,
+    image_processor="DeiTImageProcessor",
 )

@@ -9,7 +9,7 @@ import numpy as np
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources.class_folders import choose_split_folder
-from jaxft.data.sources.dev_split import find_text_overlap, split_dev_labelled_texts
+from jaxft.data.sources.dev_split import find_text_overlap, split_dev_labelled
 from jaxft.data.sources.labelled_texts import (
     LabelledText,
     TextColumns,
@@ -53,7 +53,7 @@ class LabelledTexts(TextData[LabelledText]):
         self, examples: Sequence[LabelledText], fraction: float, seed: int
     ) -> tuple[list[LabelledText], list[LabelledText]]:
         """Splits examples into (train, dev). Single labels keep their shares."""
-        return split_dev_labelled_texts(examples, fraction, seed)
+        return split_dev_labelled(examples, [(e.text, e.pair) for e in examples], fraction, seed)
 
     def find_labels(self, examples: Sequence[LabelledText]) -> Sequence[Json]:
         """Returns the names of the labels; for numbers the least and the greatest."""

@@ -12,7 +12,7 @@ from jaxft.data.sources.dev_split import (
     find_question_overlap,
     find_sentence_overlap,
     find_text_overlap,
-    split_dev_labelled_texts,
+    split_dev_labelled,
     split_dev_questions,
     split_dev_sentences,
 )
@@ -67,6 +67,12 @@ def test_overlap_counts_dev_sentences():
     assert find_sentence_overlap(train, [Sentence(["w9"], None, 0, "f:1")]).sum() == 0
 
 
+def split_dev_texts(examples, fraction, seed):
+    return split_dev_labelled(
+        examples, [(example.text, example.pair) for example in examples], fraction, seed
+    )
+
+
 def labelled_texts(labels):
     return [LabelledText(f"text {i}", None, label, f"x:{i}") for i, label in enumerate(labels)]
 
@@ -76,10 +82,10 @@ def labelled_texts(labels):
 )
 def test_a_dev_set_keeps_the_shares_of_labels_and_leaves_train_every_label(labels, fraction, seed):
     examples = labelled_texts(labels)
-    train, dev = split_dev_labelled_texts(examples, fraction, seed)
+    train, dev = split_dev_texts(examples, fraction, seed)
     assert sorted(train + dev, key=examples.index) == examples
     assert train == sorted(train, key=examples.index) and dev == sorted(dev, key=examples.index)
-    assert split_dev_labelled_texts(examples, fraction, seed) == (train, dev)
+    assert split_dev_texts(examples, fraction, seed) == (train, dev)
     assert train and dev
     counts, dev_counts = Counter(labels), Counter(e.label for e in dev)
     if max(counts.values()) > 1:
@@ -95,7 +101,7 @@ def test_a_dev_set_keeps_the_shares_of_labels_and_leaves_train_every_label(label
 )
 def test_a_dev_set_shares_no_text_with_train(rows, fraction, seed):
     examples = [LabelledText(f"text {n}", None, label, f"x:{i}") for i, (n, label) in enumerate(rows)]
-    train, dev = split_dev_labelled_texts(examples, fraction, seed)
+    train, dev = split_dev_texts(examples, fraction, seed)
     assert train and dev and sorted(train + dev, key=examples.index) == examples
     if len({n for n, _ in rows}) > 1:
         assert find_text_overlap(train, dev).sum() == 0
@@ -103,10 +109,10 @@ def test_a_dev_set_shares_no_text_with_train(rows, fraction, seed):
 
 def test_other_labels_are_split_at_random():
     for values in ([("a",), ()] * 50, [0.5, 1.5] * 50):
-        train, dev = split_dev_labelled_texts(labelled_texts(values), 0.2, 1)
-        assert len(dev) == 20 and split_dev_labelled_texts(labelled_texts(values), 0.2, 2)[1] != dev
+        train, dev = split_dev_texts(labelled_texts(values), 0.2, 1)
+        assert len(dev) == 20 and split_dev_texts(labelled_texts(values), 0.2, 2)[1] != dev
     with pytest.raises(UserError, match="1 example in the training data: none can be split off"):
-        split_dev_labelled_texts(labelled_texts(["a"]), 0.1, 0)
+        split_dev_texts(labelled_texts(["a"]), 0.1, 0)
 
 
 @given(st.lists(st.integers(0, 9), min_size=2, max_size=40), st.integers(0, 5))
