@@ -17,7 +17,7 @@ def cross_entropy(
 
     Args:
       logits: [..., C] of any float dtype; computed in float32.
-      labels: [...] int32 in [0, C).
+      labels: [...] int32 in [0, C), or [..., C] float32, the share of each class.
       weights: [...] float32. A weight of 0 excludes a position from value and gradient, even if its logits are not
         finite.
       label_smoothing: the share of the target that is spread over all classes (Szegedy et al. 2016, section 7).
@@ -33,7 +33,8 @@ def cross_entropy(
     log_probs = jax.nn.log_softmax(logits, axis=-1)
     num_classes = logits.shape[-1]
     # A product with one-hot targets instead of a gather: classes are few, and the gradient needs no scatter.
-    target = jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
+    is_soft = labels.ndim == logits.ndim
+    target = labels if is_soft else jax.nn.one_hot(labels, num_classes, dtype=jnp.float32)
     if class_weights is None:
         class_weights = jnp.ones(num_classes, jnp.float32)
     smoothed = (1 - label_smoothing) * target + label_smoothing / num_classes

@@ -44,6 +44,17 @@ def test_value_and_gradient_are_those_of_torch(seed, classes, smoothing, weighte
     np.testing.assert_allclose(value, theirs.item(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(gradient, x.grad.numpy(), rtol=1e-4, atol=1e-6)
 
+    # The loss of mixed labels is as much of the losses of each.
+    def sums(labels):
+        options = {"label_smoothing": smoothing, "class_weights": class_weights, "focal_gamma": 2.0}
+        return np.array(
+            cross_entropy(logits, jnp.asarray(labels), jnp.asarray(scored, jnp.float32), **options)
+        )
+
+    others, one_hot = (labels + 1) % classes, np.eye(classes, dtype=np.float32)
+    mixed = 0.7 * one_hot[labels] + 0.3 * one_hot[others]
+    np.testing.assert_allclose(sums(mixed), 0.7 * sums(labels) + 0.3 * sums(others), rtol=1e-4, atol=1e-5)
+
 
 @settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.booleans())
