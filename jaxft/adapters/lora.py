@@ -80,7 +80,7 @@ class LoRA(nnx.Module):
             product = product - scale * ((x @ start_a) @ start_b)
         product = product + scale * update
         if self.is_dora:
-            product = product * self._column_factors(linear.kernel[...]).astype(x.dtype)
+            product = product * self._column_factors(linear.read_kernel()).astype(x.dtype)
         return linear.add_bias(product)
 
     def sum_kernel(self, kernel: jax.Array) -> jax.Array:
@@ -108,7 +108,7 @@ class LoRA(nnx.Module):
             a = jnp.concatenate([a, self.start_a[...]], axis=-1)
             b = jnp.concatenate([b, -self.start_b[...]], axis=-2)
         b = self.scale[...][..., None, None] * b
-        outputs = self._column_factors(linear.kernel[...]) if self.is_dora else None
+        outputs = self._column_factors(linear.read_kernel()) if self.is_dora else None
         return LinearUpdate(a, b, outputs=outputs, bias=read_bias(linear))
 
     def merge(self, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
@@ -195,7 +195,7 @@ def initialize(linears: Sequence[Linear], target: Target, settings: AdapterSetti
     """Sets first values that are parts of the kernels, and the lengths of their columns."""
     adapters = [cast(LoRA, linear.adapter) for linear in linears]
     if settings.init_lora_weights in FROM_KERNEL:
-        kernel = jnp.concatenate([linear.kernel[...] for linear in linears], axis=-1)
+        kernel = jnp.concatenate([linear.read_kernel() for linear in linears], axis=-1)
         factorize = _factorize_pissa if settings.init_lora_weights == "pissa" else _factorize_olora
         a, b = factorize(kernel, adapters[0].scale[...][..., None, None], max(target.ranks))
         mask = target.make_mask()
@@ -205,7 +205,7 @@ def initialize(linears: Sequence[Linear], target: Target, settings: AdapterSetti
             adapter.b[...] = adapter.start_b[...] = chunk
     if settings.use_dora:
         for linear, adapter in zip(linears, adapters, strict=True):
-            adapter.magnitude[...] = jnp.linalg.norm(adapter.sum_kernel(linear.kernel[...]), axis=-2)
+            adapter.magnitude[...] = jnp.linalg.norm(adapter.sum_kernel(linear.read_kernel()), axis=-2)
 
 
 def _factorize_pissa(kernel: jax.Array, scale: jax.Array, rank: int) -> tuple[jax.Array, jax.Array]:

@@ -1,4 +1,8 @@
-"""Applies linear layers, whose bias has a hand-written gradient, and which may have an adapter."""
+"""Applies linear layers, whose bias has a hand-written gradient, and which may have an adapter.
+
+The kernel of a layer with an adapter is often frozen. It may then be compressed: it is bfloat16, or int8 with a scale for
+each column, and `(x @ kernel) * scale` is what the layer computes.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -31,7 +35,8 @@ class Adapter(Protocol):
 class Linear(nnx.Module):
     """A linear layer, `x @ kernel + bias`, computed in x's dtype: `[..., in] -> [..., out]`.
 
-    Parameters are float32; the kernel is `[in, out]`. `adapter` is None unless `jaxft.adapters` has given it one.
+    Parameters are float32; the kernel is `[in, out]`. `adapter` is None unless `jaxft.adapters` has given it one, which
+    may also have called `compress`.
 
     Args:
       in_features, out_features: the widths of input and output.
@@ -44,6 +49,10 @@ class Linear(nnx.Module):
     """
 
     adapter: Adapter | None = None
+    is_compressed: bool = False
+    kernel_scale: nnx.Param[jax.Array] | None = (
+        None  # float32 `[out]`, by which columns of an int8 kernel are multiplied
+    )
 
     def __init__(
         self,
@@ -62,8 +71,8 @@ class Linear(nnx.Module):
         kernel = initializer(rngs.params(), (in_features, out_features), jnp.float32)
         self.kernel = make_parameter(kernel, Role(Kind.KERNEL, axes, reads_all_positions, reads_tokens))
         if use_bias:
-            bias_axes = ("tensor",) if axes[1] == "tensor" else ()
-            self.bias = make_parameter(jnp.zeros((out_features,), jnp.float32), Role(Kind.BIAS, bias_axes))
+            bias = jnp.zeros((out_features,), jnp.float32)
+            self.bias = make_parameter(bias, Role(Kind.BIAS, _split_columns(axes)))
         self.use_bias = use_bias
         self.layout = layout
         self.fsdp_dimension = axes.index("fsdp")
@@ -72,9 +81,62 @@ class Linear(nnx.Module):
         """Applies the layer, `[..., in] -> [..., out]`."""
         return apply_linears(x, self)[0]
 
+    def compress(self, dtype: jnp.dtype) -> None:
+        """Makes the kernel, which is no longer trained, one of bfloat16 or int8; see `compress_matrix`."""
+        role = self.kernel.get_metadata()["role"]
+        kernel, scale = compress_matrix(self.kernel[...], dtype)
+        self.kernel = make_parameter(kernel, role)
+        if scale is not None:
+            self.kernel_scale = make_parameter(scale, Role(Kind.CONSTANT, _split_columns(role.axes)))
+        self.is_compressed = True
+
+    def expand(self) -> None:
+        """Undoes `compress`, but for the rounding."""
+        if self.is_compressed:
+            self.kernel = make_parameter(self.read_kernel(), self.kernel.get_metadata()["role"])
+            del self.is_compressed
+            if self.kernel_scale is not None:
+                del self.kernel_scale
+
+    def read_kernel(self) -> jax.Array:
+        """Returns the kernel, or the float32 values of a compressed one: `[in, out]`, or a stack of these."""
+        if not self.is_compressed:
+            return self.kernel[...]
+        return expand_matrix(self.kernel[...], None if self.kernel_scale is None else self.kernel_scale[...])
+
+    def scale_columns(self, product: jax.Array) -> jax.Array:
+        """Returns a product of the kernel, `[..., out]`, times the scales of the columns if there are any."""
+        if self.kernel_scale is None:
+            return product
+        return (widen(product) * self.kernel_scale[...]).astype(product.dtype)
+
     def add_bias(self, product: jax.Array) -> jax.Array:
         """Returns a product of the kernel, `[..., out]`, plus the bias if there is one."""
         return add_bias(product, self.bias[...]) if self.use_bias else product
+
+
+def compress_matrix(matrix: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array | None]:
+    """Rounds a float32 matrix, `[in, out]` or a stack of these, to bfloat16 or int8.
+
+    Returns:
+      The matrix, and the scales by which columns of an int8 matrix are multiplied: float32 `[out]`, or a stack of these.
+      The largest value of each column is then 127 or -127.
+    """
+    if dtype != jnp.int8:
+        return matrix.astype(dtype), None
+    scale = jnp.max(jnp.abs(matrix), axis=-2) / 127
+    scale = jnp.where(scale > 0, scale, 1.0)
+    return jnp.round(matrix / scale[..., None, :]).astype(dtype), scale
+
+
+def expand_matrix(matrix: jax.Array, scale: jax.Array | None) -> jax.Array:
+    """Returns a compressed matrix in float32; see `compress_matrix`."""
+    return widen(matrix) if scale is None else matrix * scale[..., None, :]
+
+
+def _split_columns(axes: tuple[str | None, ...]) -> tuple[str, ...]:
+    """Returns the axes of the mesh that split a vector with a value for each column of a kernel, for those of this."""
+    return ("tensor",) if axes[1] == "tensor" else ()
 
 
 def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
@@ -90,7 +152,8 @@ def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
       `[..., out]` in x's dtype for each layer.
     """
     inputs = [x if linear.adapter is None else linear.adapter.adapt_input(x) for linear in linears]
-    if all(layer_input is x for layer_input in inputs):
+    are_alike = len({linear.is_compressed for linear in linears}) == 1
+    if are_alike and all(layer_input is x for layer_input in inputs):
         return _apply(x, linears)
     return [_apply(layer_input, [linear])[0] for layer_input, linear in zip(inputs, linears, strict=True)]
 
@@ -98,8 +161,13 @@ def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
 def _apply(x: jax.Array, linears: Sequence[Linear]) -> list[jax.Array]:
     """Applies linear layers to what they read, `[..., in]`; see `apply_linears`."""
     first = linears[0]
-    kernels = [linear.kernel[...].astype(x.dtype) for linear in linears]
-    products = sharded_matmul(x, kernels, first.layout, first.fsdp_dimension)
+    kernels = [linear.kernel[...] for linear in linears]
+    if not first.is_compressed:
+        kernels = [kernel.astype(x.dtype) for kernel in kernels]
+    products = sharded_matmul(
+        x, kernels, first.layout, first.fsdp_dimension, are_compressed=first.is_compressed
+    )
+    products = [linear.scale_columns(product) for linear, product in zip(linears, products, strict=True)]
     return [
         linear.add_bias(product) if linear.adapter is None else linear.adapter.finish(x, product, linear)
         for product, linear in zip(products, linears, strict=True)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -74,11 +75,17 @@ class _ProductLayout(NamedTuple):
 
 
 def sharded_matmul(
-    x: jax.Array, kernels: Sequence[jax.Array], layout: ActivationLayout | None, fsdp_dimension: int
+    x: jax.Array,
+    kernels: Sequence[jax.Array],
+    layout: ActivationLayout | None,
+    fsdp_dimension: int,
+    *,
+    are_compressed: bool = False,
 ) -> list[jax.Array]:
     """Returns `x @ kernel` for each kernel.
 
-    Devices send numbers in x's dtype. An axis of the mesh that does not divide a dimension does not split it.
+    Devices send numbers in the dtypes of x and of the kernels. An axis of the mesh that does not divide a dimension
+    does not split it.
 
     Args:
       x: `[N, in]`, or `[..., in]` if nothing is split.
@@ -86,19 +93,58 @@ def sharded_matmul(
       layout: the layout of x over devices; None on one device. Devices that do not divide N do not split x.
       fsdp_dimension: the dimension of kernels that FSDP splits. The tensor axis splits the other dimension, and with it
         the columns of the products (for an fsdp_dimension of 0) or of x (for 1).
+      are_compressed: whether the kernels are constants, which have no gradient, in another dtype: bfloat16 or int8. In
+        x's dtype they exist only while they are multiplied, once for each pass.
 
     Returns:
-      `[N, out]` for each kernel.
+      `[N, out]` for each kernel, in x's dtype.
     """
+
+    def multiply() -> list[jax.Array]:
+        return [_multiply_compressed(x, kernel) if are_compressed else x @ kernel for kernel in kernels]
+
     product_layout = None if layout is None else _find_layout(kernels[0].shape, layout, fsdp_dimension)
     if product_layout is None:
-        return [x @ kernel for kernel in kernels]
+        return multiply()
     if x.ndim != 2:
         raise ValueError(f"x {x.shape}: expected [N, in] where it is split over devices")
     if len(x) % math.prod(product_layout.mesh.shape[axis] for axis in product_layout.rows):
-        return [x @ kernel for kernel in kernels]  # of rows that all devices share; XLA splits the products
-    products = _multiply(x, list(kernels), product_layout)
+        return multiply()  # of rows that all devices share; XLA splits the products
+    products = _multiply(x, list(kernels), product_layout, are_compressed)
     return [checkpoint_name(product, PRODUCT) for product in products]
+
+
+@jax.custom_vjp
+def _multiply_compressed(x, kernel):
+    """Multiplies x with a kernel of another dtype, which has no gradient, on one device."""
+    return x @ _expand(kernel, x)
+
+
+_multiply_compressed.defvjp(
+    lambda x, kernel: (_multiply_compressed(x, kernel), kernel),
+    lambda kernel, gradient: (gradient @ _expand(kernel, gradient).T, None),
+)
+
+
+def _expand(kernel: jax.Array, x: jax.Array) -> jax.Array:
+    """Casts a kernel to the dtype of x, which it is about to be multiplied with.
+
+    The result depends on x. If it did not, XLA would cast all kernels at the start of a step whose layers are unrolled,
+    and hold them until the backward pass.
+    """
+    if kernel.dtype == x.dtype:
+        return kernel
+    return jax.lax.platform_dependent(kernel, x, cpu=_wait_by_value, default=_wait_by_barrier).astype(x.dtype)
+
+
+def _wait_by_barrier(kernel: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the kernel, which no device reads before it has x."""
+    return jax.lax.optimization_barrier((kernel, x))[0]
+
+
+def _wait_by_value(kernel: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns the kernel, or zeros if x begins with NaN. XLA:CPU has no barriers."""
+    return jnp.where(jnp.isnan(x[(0,) * x.ndim]), jnp.zeros((), kernel.dtype), kernel)
 
 
 def gather_shards(shard: jax.Array, axis: str, mesh: Mesh) -> jax.Array:
@@ -150,12 +196,12 @@ def _find_layout(
     return _ProductLayout(mesh, axes, fsdp, tensor, fsdp_dimension, layout.regathers)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _multiply(x, kernels, layout):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _multiply(x, kernels, layout, are_compressed):
     """Multiplies x with each kernel. A hand-written gradient decides what devices send; else XLA would."""
 
     def multiply_on_device(x, kernels):
-        products = [x @ _gather_kernel(kernel, layout) for kernel in kernels]
+        products = [x @ _expand(_gather_kernel(kernel, layout), x) for kernel in kernels]
         if layout.tensor and layout.fsdp_dimension == 1:
             return jax.lax.psum(products, layout.tensor)
         return products
@@ -163,11 +209,11 @@ def _multiply(x, kernels, layout):
     return _on_each_device(multiply_on_device, layout, (layout.x, layout.kernel), layout.product)(x, kernels)
 
 
-def _multiply_forward(x, kernels, layout):
-    return _multiply(x, kernels, layout), (x, kernels)
+def _multiply_forward(x, kernels, layout, are_compressed):
+    return _multiply(x, kernels, layout, are_compressed), (None if are_compressed else x, kernels)
 
 
-def _multiply_backward(layout, residuals, gradients):
+def _multiply_backward(layout, are_compressed, residuals, gradients):
     # The axes of the mesh over which a kernel's gradient is summed, but not scattered.
     sum_axes = [name for name in layout.rows if name != layout.fsdp]
 
@@ -175,10 +221,12 @@ def _multiply_backward(layout, residuals, gradients):
         if layout.regathers:
             kernels = jax.lax.optimization_barrier(kernels)
         pairs = zip(kernels, gradients, strict=True)
-        d_x = sum(gradient @ _gather_kernel(kernel, layout).T for kernel, gradient in pairs)
+        d_x = sum(
+            gradient @ _expand(_gather_kernel(kernel, layout), gradient).T for kernel, gradient in pairs
+        )
         if layout.tensor and layout.fsdp_dimension == 0:
             d_x = jax.lax.psum(d_x, layout.tensor)
-        return d_x, [differentiate_kernel(x, gradient) for gradient in gradients]
+        return d_x, None if are_compressed else [differentiate_kernel(x, gradient) for gradient in gradients]
 
     def differentiate_kernel(x, gradient):
         # For kernels that are split by columns the transpose is computed and scattered by rows; see `_gather_kernel`.

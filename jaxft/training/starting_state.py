@@ -85,7 +85,8 @@ def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> tuple[TrainSt
         assert_same_weights(config, base_model)
         with announced("loading and making the first weights", log):
             parameters, line = initial_parameters(net, config, base_model)
-        base = select_base(net, parameters)
+        base = select_base(net, parameters, log)
+        parameters |= base.parameters
         log(line)
     with announced("making the optimizer's state", log):
         state = run.trainer.new_state(parameters)

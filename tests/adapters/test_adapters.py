@@ -10,14 +10,17 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxft.adapters.base import Target
 from jaxft.adapters.plan import is_adapter, merge_parameters, plan_adapters
+from jaxft.adapters.registry import METHODS
 from jaxft.config.adapter import Adapter
 from jaxft.data.batching.batch import Shape
 from jaxft.data.batching.output_positions import select_positions
 from jaxft.errors import UserError
 from jaxft.layers import parameter_paths
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.kinds import HeadKind
-from jaxft.layers.linear import expand_matrix
+from jaxft.layers.linear import Linear, expand_matrix
 from jaxft.layers.parameters import Kind
 from jaxft.layers.runtime import Runtime
 from jaxft.models.gpt2.config import GPT2Config
@@ -164,6 +167,37 @@ def test_packed_texts_have_the_logits_and_gradients_of_texts_alone():
             assert np.abs(gradients[name]).max() > 0, name
 
 
+def test_layers_that_are_computed_again_have_the_same_gradients():
+    """With dropout of adapters, whose masks are the same in both computations."""
+    settings = SETTINGS["ranks"] | {"dropout": 0.2}
+
+    def gradients(remat):
+        net = network(settings, remat=remat)
+        parameters = trained_parameters(net)
+
+        def loss(adapters):
+            model = step.merge_model(net.graphdef, parameters | adapters)
+            total, weight = net.task.loss(model, test_step.batch(0), DropoutSeed(jnp.uint32(7), jnp.int32(0)))
+            return total / weight
+
+        return jax.jit(jax.grad(loss))({name: parameters[name] for name in parameters if is_adapter(name)})
+
+    plain, computed_again = gradients("none"), gradients("full")
+    for name, gradient in plain.items():
+        np.testing.assert_allclose(computed_again[name], gradient, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+def test_a_column_of_zeros_has_gradients_with_dora():
+    linear = Linear(3, 2, initializer_range=1.0, rngs=nnx.Rngs(0))
+    linear.kernel[...] = linear.kernel[...].at[:, 0].set(0)
+    target = Target("weight", ("linear",), is_stacked=False, ranks=(2,), alphas=(2.0,))
+    settings = Adapter(method="lora", r=2, use_dora=True)
+    [linear.adapter] = METHODS["lora"].make([linear], target, settings, nnx.Rngs(0))
+    METHODS["lora"].initialize([linear], target, settings)
+    value, gradients = nnx.value_and_grad(lambda linear: (linear(jnp.ones((1, 3))) ** 2).sum())(linear)
+    assert np.isfinite(value) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
 def test_steps_train_adapters_and_the_head_alone():
     """With dropout in adapters; layers scanned, or taken apart with a pruned last layer, in other microbatches."""
     settings = SETTINGS["dora"] | {"dropout": 0.2, "bias": "all", "modules_to_save": ("embeddings/position",)}
@@ -218,7 +252,7 @@ def test_steps_train_adapters_and_the_head_alone():
             r"layers_to_transform=\(2,\): the model has 2 layers; expected numbers from 0",
         ),
         (
-            {"modules_to_save": ("encoder.layer.1",)},
+            {"modules_to_save": ("encoder.layer.7",)},
             "config.adapter.modules_to_save: the pattern .* matches nothing",
         ),
         (
@@ -349,7 +383,7 @@ def compressed(net, parameters):
     ],
 )
 def test_a_compressed_base_has_the_gradients_of_a_base_of_its_values(dtype, method, name):
-    """In float64, so that nothing hides behind rounding. One of the layers that have adapters is trained, not frozen."""
+    """In float64, so that nothing hides behind rounding. Queries are trained, not frozen, next to keys that are."""
     query = "attention.self.query" if name == "bert" else "attention/query"
     settings = SETTINGS[method] | {"base_dtype": dtype, "modules_to_save": (query,)}
     with jax.enable_x64(True):
@@ -379,13 +413,14 @@ def test_a_compressed_base_has_the_gradients_of_a_base_of_its_values(dtype, meth
 
             return jax.jit(jax.value_and_grad(mean))({n: wide[n] for n in trained})
 
-        values = {
-            n: expand_matrix(parameters[n], parameters.get(f"{n}_scale")) if n in stored else parameters[n]
-            for n in net.original.abstract
-        }
+        values = {n: parameters[n] for n in net.original.abstract}
+        for n in stored:  # float64, but for tables, which are looked up in float32
+            scale = parameters.get(f"{n}_scale")
+            wide = parameters[n].astype(jnp.float32 if n in tables else jnp.float64)
+            values[n] = expand_matrix(wide, None if scale is None else scale.astype(jnp.float64))
         loss, gradients = gradient(net, parameters)
         expected_loss, expected = gradient(net.original, values)
-        assert float(loss) == pytest.approx(float(expected_loss), rel=1e-7)
+        assert float(loss) == pytest.approx(float(expected_loss), rel=1e-9)
         for n in trained:
             np.testing.assert_allclose(gradients[n], expected[n], rtol=1e-6, atol=1e-9, err_msg=n)
             assert np.abs(gradients[n]).max() > 0, n
@@ -398,16 +433,26 @@ def test_a_compressed_base_has_the_gradients_of_a_base_of_its_values(dtype, meth
             np.testing.assert_allclose(merged[n], plain[n], atol=1e-6, err_msg=n)
 
 
-@pytest.mark.parametrize("unroll", [True, False])
-def test_a_compressed_base_takes_less_memory_in_the_whole_step(unroll):
+@pytest.mark.parametrize("unroll", [True, pytest.param(False, marks=pytest.mark.sweep)])
+def test_a_step_over_a_compressed_base_takes_less_memory(unroll):
     """A kernel is cast where it is multiplied, and not held from the forward to the backward pass."""
-    sizes = {"hidden_size": 256, "intermediate_size": 1024, "num_layers": 3}
-    peaks = {}
+    shape = dataclasses.replace(test_step.SHAPE, hidden_size=256, intermediate_size=1024, num_layers=3)
+    peaks, kernels = {}, {}
     for dtype in ("float32", "bfloat16", "int8"):
         settings = {"method": "lora", "r": 2, "base_dtype": dtype}
-        shape = dataclasses.replace(test_step.SHAPE, **sizes)
-        net = network(settings, shape=shape, unroll=unroll)
-        trainer = make_trainer(net, config_with(settings), total=10, warmup=0)
+        trainer = make_trainer(
+            network(settings, shape=shape, unroll=unroll), config_with(settings), total=9, warmup=0
+        )
         peaks[dtype] = predict_bytes({"train": trainer.lower(Shape(2, 16)).compile()})
-    print(peaks)
-    assert peaks["int8"] < 0.75 * peaks["bfloat16"] < 0.75 * 0.75 * peaks["float32"]
+        kernels[dtype] = sum(
+            leaf.size * leaf.dtype.itemsize
+            for name, leaf in trainer.net.abstract.items()
+            if name.endswith("/kernel") and name.startswith("backbone/layers/")
+        )
+    assert kernels["float32"] == 2 * kernels["bfloat16"] == 4 * kernels["int8"]
+    largest = 4 * 256 * 1024
+    saved = peaks["float32"] - peaks["int8"], kernels["float32"] - kernels["int8"]
+    assert saved[0] > saved[1] - 3 * largest, (peaks, kernels)
+    if unroll:  # in a loop XLA:CPU makes float32 copies of bfloat16 arrays
+        saved = peaks["float32"] - peaks["bfloat16"], kernels["float32"] - kernels["bfloat16"]
+        assert saved[0] > saved[1] - 3 * largest, (peaks, kernels)

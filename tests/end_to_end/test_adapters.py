@@ -25,6 +25,7 @@ SETTINGS = {
     "adapter.method": "lora",
     "adapter.r": 3,
     "adapter.dropout": 0.2,
+    "adapter.base_dtype": "int8",
     "adapter.init_lora_weights": "pissa",
     "adapter.loraplus_lr_ratio": 4.0,
     "optim.ema": 0.9,
@@ -49,8 +50,14 @@ def assert_exports_are_the_run(workdir, tiny_flags, base) -> None:
     export_run(workdir, workdir / "model-export", verify=True)
     merged = load_file(workdir / "model-export" / "model.safetensors")
     assert "classifier.weight" in merged and not any("adapter" in name for name in merged)
+    frozen = (
+        "bert.encoder.layer.0.intermediate.dense.weight"  # that of the base, and not what int8 has made of it
+    )
+    np.testing.assert_array_equal(
+        merged[frozen], load_file(base / "model.safetensors")[frozen].astype(np.float32)
+    )
 
-    model = open_model(open_run(workdir), print)
+    model = open_model(open_run(workdir), print, dtype="float32")
     values = {"model.checkpoint": base, "adapter.init_from": folder}
     flags = [*tiny_flags[2:], *(f"--config.{key}={value}" for key, value in values.items())]
     config = load_settings(tiny_flags[1], flags)

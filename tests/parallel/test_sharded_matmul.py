@@ -17,15 +17,19 @@ from jaxft.parallel import sharded_matmul as module
 
 random, comparisons = np.random.default_rng(0), []
 SHAPES = (48, 24, 40, "float32"), (48, 24, 40, "bfloat16"), (48, 23, 41, "float32"), (48, 24, 41, "float32")
+KERNELS = {name: name for name in ("float32", "bfloat16")} | {"float32 over int8": "int8"}
+SHAPES += ((48, 24, 40, "float32 over int8"),)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))  # without a layout compiled once for each shape
 def results(x, kernel, target, layout, fsdp_dimension):
+    is_frozen = kernel.dtype == jnp.int8
+
     def loss(x, kernel, other):
-        y, z = sharded_matmul(x, [kernel, other], layout, fsdp_dimension)
+        y, z = sharded_matmul(x, [kernel, other], layout, fsdp_dimension, are_compressed=is_frozen)
         return jnp.sum(((y + 2 * z) * target).astype(jnp.float32)), (y, z)
 
-    differentiate = jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)
+    differentiate = jax.value_and_grad(loss, argnums=(0,) if is_frozen else (0, 1, 2), has_aux=True)
     (_, products), gradients = differentiate(x, kernel, kernel[::-1])
     return *products, *gradients
 
@@ -45,9 +49,11 @@ for one_stage in (8, 1):
                 random.integers(-1, 2, shape).astype(np.float32)
                 for shape in ((count, inputs), (inputs, outputs), (count, outputs))
             )
-            arrays = [jnp.asarray(array, dtype) for array in (x, kernel, target)]
+            x, target = (jnp.asarray(array, dtype.split()[0]) for array in (x, target))
+            expected = results(x, jnp.asarray(kernel, x.dtype), target, None, 0)
+            kernel = jnp.asarray(kernel, KERNELS[dtype])
             for dimension in (0, 1):
-                pairs = zip(results(*arrays, layout, dimension), results(*arrays, None, 0), strict=True)
+                pairs = zip(results(x, kernel, target, layout, dimension), expected, strict=False)
                 same = [a.dtype == b.dtype and bool((np.asarray(a) == np.asarray(b)).all()) for a, b in pairs]
                 comparisons.append([one_stage, sizes, count, dtype, dimension, same])
 
@@ -76,14 +82,18 @@ print(json.dumps([comparisons, orders]))
 def script_output(on_eight_devices, request):
     """The sweep has twice as many meshes."""
     comparisons, orders = on_eight_devices(SCRIPT, request.param)
-    assert len(comparisons) == 2 * {"short": 3, "sweep": 6}[request.param] * 4 * 2
+    assert len(comparisons) == 2 * {"short": 3, "sweep": 6}[request.param] * 5 * 2
     return comparisons, orders
 
 
 def test_a_product_is_the_same_over_any_mesh(script_output):
-    """Compares to the bit, in one stage and in two, by rows and by columns of the kernel; also if nothing divides."""
+    """Compares to the bit, in one stage and in two, by rows and by columns of the kernel; also if nothing divides.
+
+    Two products, and the gradients of x and of both kernels, or of x alone if the kernels are int8.
+    """
     comparisons, _ = script_output
-    assert [comparison for comparison in comparisons if comparison[-1] != [True] * 5] == []
+    for *case, same in comparisons:
+        assert same == [True] * (3 if "int8" in case[3] else 5), case
 
 
 def test_stages_keep_the_devices_order(script_output):

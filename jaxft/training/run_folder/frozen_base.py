@@ -1,18 +1,24 @@
 """Loads the base of a run with adapters: the frozen weights that its checkpoints leave out, and name by a content hash.
 
-They are loaded again from `config.model.checkpoint` when a run resumes, is evaluated, predicts or is exported.
+They are loaded again from `config.model.checkpoint` when a run resumes, is evaluated, predicts or is exported. The hash
+is that of the float32 weights, which may then be compressed (`config.adapter.base_dtype`).
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxft.config.sections import RUN, Settings
 from jaxft.errors import UserError
 from jaxft.hub.tensors import checksum_weights
+from jaxft.layers.linear import compress_matrix, expand_matrix
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.registry import read_model_config
 from jaxft.parallel import processes
@@ -20,6 +26,7 @@ from jaxft.tasks.base import Log
 from jaxft.tasks.registry import make_data
 from jaxft.training.log.waits import announced
 from jaxft.training.network import Network, load_parameters
+from jaxft.training.programs import compile_once
 from jaxft.training.run_folder.base_run import open_base_run
 from jaxft.training.run_folder.tree_digest import digest_tree
 
@@ -28,7 +35,7 @@ class FrozenBase(NamedTuple):
     """The frozen weights of a run that its checkpoints leave out.
 
     Attributes:
-      parameters: the parameters by path, stacked; none if checkpoints hold all.
+      parameters: the parameters by path, stacked, in the dtypes of the network; none if checkpoints hold all.
       digest: their content hash; None if checkpoints hold all parameters.
     """
 
@@ -36,10 +43,10 @@ class FrozenBase(NamedTuple):
     digest: str | None
 
 
-def select_base(net: Network, parameters: Mapping[str, jax.Array]) -> FrozenBase:
-    """Returns the base among all parameters of a model, stacked."""
-    base = {name: parameters[name] for name in net.base_names}
-    return FrozenBase(base, _digest(base) if base else None)
+def select_base(net: Network, parameters: Mapping[str, jax.Array], log: Log) -> FrozenBase:
+    """Returns the base among all float32 parameters of a model, stacked; `log` prints what compressing it has changed."""
+    base = {name: parameters[name] for name in net.original.base_names}
+    return FrozenBase(_compress(net, base, log), _digest(base) if base else None)
 
 
 def load_base(net: Network, config: Settings, base_model: PretrainedModel, log: Log) -> FrozenBase:
@@ -58,8 +65,8 @@ def load_base(net: Network, config: Settings, base_model: PretrainedModel, log: 
         )
     assert_same_weights(config, base_model)
     with announced(f"loading the base, {config.model.checkpoint}", log):
-        parameters, _ = load_parameters(net, config, base_model)
-        return select_base(net, parameters)
+        parameters, _ = load_parameters(net.original, config, base_model)
+        return select_base(net, parameters, log)
 
 
 def open_base_model(config: Settings, log: Log) -> PretrainedModel:
@@ -87,3 +94,48 @@ def _digest(parameters: Mapping[str, jax.Array]) -> str:
     """Returns the content hash of parameters by path: the SHA-256 of their digests."""
     digests = dict(zip(parameters, digest_tree(list(parameters.values())), strict=True))
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def _compress(net: Network, base: dict[str, jax.Array], log: Log) -> dict[str, jax.Array]:
+    """Returns the base in the dtypes of the network, and logs the error of its matrices."""
+    compressed: dict[str, jax.Array] = {}
+    errors: dict[str, jax.Array] = {}
+    for name, value in base.items():
+        dtype = net.abstract[name].dtype
+        if dtype == value.dtype:
+            compressed[name] = value
+            continue
+        names = [path for path in (name, f"{name}_scale") if path in net.abstract]
+        shardings = tuple(net.abstract[path].sharding for path in names)
+        jitted = jax.jit(
+            functools.partial(_round, dtype=dtype),
+            out_shardings=(shardings, NamedSharding(net.mesh, PartitionSpec())),
+            keep_unused=True,
+        )
+        arrays, lengths = compile_once(jitted.lower(value), net.mesh)(value)
+        compressed |= zip(names, arrays, strict=True)
+        errors[name] = lengths
+    if errors:
+        assert net.adapters is not None  # models without have no base
+        log(_describe_errors(net.adapters.settings.base_dtype, jax.device_get(errors)))
+    return compressed
+
+
+def _round(matrix: jax.Array, dtype: jnp.dtype) -> tuple[tuple[jax.Array, ...], jax.Array]:
+    """Returns a matrix, or a stack of matrices, in `dtype`, with its scale if it has one, and the relative errors."""
+    rounded, scale = compress_matrix(matrix, dtype)
+    error, norm = (
+        jnp.linalg.norm(values, axis=(-2, -1)) for values in (expand_matrix(rounded, scale) - matrix, matrix)
+    )
+    return (rounded,) if scale is None else (rounded, scale), error / jnp.where(norm > 0, norm, 1.0)
+
+
+def _describe_errors(dtype: str, errors: Mapping[str, np.ndarray]) -> str:
+    """Returns a line for the log about relative errors: a number for each matrix by path, or one for each of a stack."""
+    values = np.concatenate([np.ravel(value) for value in errors.values()])
+    worst = max(errors, key=lambda name: errors[name].max())
+    layer = f", layer {np.argmax(errors[worst])}" if errors[worst].ndim else ""
+    return (
+        f"the base in {dtype}: {values.size} matrices, whose values have a relative error of {values.mean():.2%} on "
+        f"average and {values.max():.2%} at most ({worst}{layer}), in the root mean square"
+    )
