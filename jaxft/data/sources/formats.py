@@ -51,6 +51,9 @@ _RECORDS = ("jsonl", "json", "csv", "tsv", "parquet", "hub")
 SENTENCES = ExampleKind("sentence", (AUTO, "conll", "conllu", "text", *_RECORDS), "demo:ner/train")
 TEXTS = ExampleKind("text", (AUTO, "text", *_RECORDS), "demo:sentiment/train, demo:intent/train")
 QUESTIONS = ExampleKind("question", (AUTO, "squad", *_RECORDS), "demo:qa/train")
+IMAGES = ExampleKind(
+    "image", (AUTO, "text", *_RECORDS), "a folder of images, demo:digits/train, demo:shapes/train"
+)
 DOCUMENTS = ExampleKind("document", (AUTO, "text", *_RECORDS), "demo:text/train, demo:headline/train")
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")

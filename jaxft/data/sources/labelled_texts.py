@@ -120,7 +120,7 @@ def _parse_rows(
     rows: Iterator[record_values.Record], features: Mapping[str, Any], columns: TextColumns, rules: LabelRules
 ) -> Iterator[LabelledText]:
     """Yields the examples of records with these features."""
-    rules = dataclasses.replace(rules, integer_names=_integer_names(features.get(columns.label or "")))
+    rules = dataclasses.replace(rules, integer_names=labels.integer_names(features.get(columns.label or "")))
     return (parse_labelled_text(*row, columns, rules) for row in rows)
 
 
@@ -130,12 +130,6 @@ def _read_text(source: ResolvedSource, key: str) -> Iterator[record_values.Recor
     format = source.format
     for number, line in files.read_lines(source.address, format.encoding, max_bytes=format.max_text):
         yield f"{name}, line {number}", f"{name}:{number}", {key: line.rstrip("\r\n")}
-
-
-def _integer_names(feature: Any) -> tuple[str, ...]:
-    """Returns the names of integer labels, or of lists of them; () if the schema has none."""
-    names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
-    return tuple(names or ())
 
 
 def parse_labelled_text(

@@ -120,6 +120,12 @@ def declared_names(record: Mapping[str, Any], key: str, rules: LabelRules) -> tu
     return keys if len(keys) > 1 else rules.names or rules.integer_names
 
 
+def integer_names(feature: Any) -> tuple[str, ...]:
+    """Returns the names of integer labels, or of lists of them, in a schema of `datasets`; () if it has none."""
+    names = getattr(feature, "names", None) or getattr(getattr(feature, "feature", None), "names", None)
+    return tuple(names or ())
+
+
 def sort_labels(names: Collection[str]) -> list[str]:
     """Sorts labels by number if all are numbers, else by name."""
     if not are_numbers(names):

@@ -1,12 +1,26 @@
 """Decodes all images of a data set once, so that broken ones are known before a run starts."""
 
+import dataclasses
+import hashlib
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import PIL
 
 from jaxft.data.sources import files
-from jaxft.data.sources.images.decoding import MAX_PIXELS
-from jaxft.data.sources.images.decoding_pool import DecodingPool
+from jaxft.data.sources.images.decoding import MAX_PIXELS, BrokenImage
+from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest
+from jaxft.data.sources.images.preparation import Hashing
 from jaxft.data.sources.images.reading import ImageExample
+from jaxft.errors import UserError
+from jaxft.io.files import write_json
+
+_SHOWN = 3  # broken images in a message
+_CHUNK = 1024  # images whose results are awaited at a time
+_MANY = 5000  # images that take long enough for a line of the log
 
 
 def check_images(
@@ -34,4 +48,74 @@ def check_images(
     Raises:
       UserError: images are broken, with their number and the first of them; or with "skip", all are.
     """
-    raise NotImplementedError
+    results = _load_or_inspect(examples, pool, Hashing(max_pixels), cache_folder, name, log)
+    kept = [
+        dataclasses.replace(example, digest=result["digest"])
+        for example, result in zip(examples, results, strict=True)
+        if "digest" in result
+    ]
+    if broken := [result["problem"] for result in results if "problem" in result]:
+        are = "image is" if len(broken) == 1 else "images are"
+        others = f"; and {len(broken) - _SHOWN:,} more" if len(broken) > _SHOWN else ""
+        description = (
+            f"{len(broken):,} of {len(examples):,} {are} broken: {'; '.join(broken[:_SHOWN])}{others}"
+        )
+        if on_broken == "refuse":
+            raise UserError(f"{name}: {description}. To leave them out, set config.data.broken=skip")
+        if not kept:
+            raise UserError(f"{name}: {description}. None is left")
+        log(f"warning: {name}: left out, because {description}")
+    return kept
+
+
+def _load_or_inspect(
+    examples: Sequence[ImageExample],
+    pool: DecodingPool,
+    hashing: Hashing,
+    cache_folder: Path | None,
+    name: str,
+    log: files.Log,
+) -> list[dict[str, str]]:
+    """Returns the digest or the problem of each image; loads them if they are known."""
+    path = None
+    if cache_folder is not None and (key := _identify(examples, hashing)) is not None:
+        path = cache_folder / f"images-{key[:32]}.json"
+        try:
+            results: Any = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(results, list) and len(results) == len(examples):
+                return results
+        except (OSError, ValueError):  # there is none, or it is damaged
+            pass
+    if len(examples) > _MANY:
+        log(f"{name}: {len(examples):,} images are decoded once, to find broken ones")
+    results = []
+    for start in range(0, len(examples), _CHUNK):
+        requests = [
+            ImageRequest(example.image, example.origin) for example in examples[start : start + _CHUNK]
+        ]
+        for result in pool.prepare(hashing, requests):
+            if isinstance(result, BrokenImage):
+                results.append({"problem": str(result)})
+            else:
+                results.append({"digest": result.tobytes().hex()})
+    if path is not None:
+        try:
+            write_json(path, results)
+        except OSError:  # the images are decoded again next time
+            pass
+    return results
+
+
+def _identify(examples: Sequence[ImageExample], hashing: Hashing) -> str | None:
+    """Returns a hash of the paths, sizes and times of the images' files; None if not all images are files."""
+    digest = hashlib.sha256(f"{PIL.__version__} {hashing.to_json()}".encode())
+    for example in examples:
+        if not isinstance(example.image, str):
+            return None
+        try:
+            status = os.stat(example.image)
+        except (OSError, ValueError):
+            return None
+        facts = f"{example.origin}\0{example.image}\0{status.st_size} {status.st_mtime_ns}\n"
+        digest.update(facts.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()

@@ -72,21 +72,33 @@ def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) 
         return _decode_pixels(image, place)
     with _open_content(image, place) as file:
         opener = _choose_opener(file, place)
-        try:
-            with opener(file) as opened:
-                _check_size(*opened.size, place, max_pixels)
-                opened.load()
-                return convert_to_rgb(_turn(opened))
-        except BrokenImage:
-            raise
-        except Exception as error:  # the errors of Pillow's formats have no common class
-            raise BrokenImage(
-                f"{place}: the image is truncated or damaged ({first_line(error)}); put back a copy of it"
-            ) from None
+        with _report_damage(place), opener(file) as opened:
+            return decode_opened(opened, place, max_pixels)
 
 
-def convert_to_rgb(image: Image.Image) -> np.ndarray:
-    """Returns the pixels of an opened image in RGB, uint8 `[H, W, 3]`; what is transparent is white.
+def decode_opened(image: Image.Image, place: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Returns the pixels of an image that Pillow has opened; see `decode_image`."""
+    _check_size(*image.size, place, max_pixels)
+    with _report_damage(place):
+        image.load()
+        return _convert_to_rgb(_turn(image))
+
+
+@contextlib.contextmanager
+def _report_damage(place: str) -> Iterator[None]:
+    """Raises `BrokenImage` where the body fails to decode an image."""
+    try:
+        yield
+    except BrokenImage:
+        raise
+    except Exception as error:  # the errors of Pillow's formats have no common class
+        raise BrokenImage(
+            f"{place}: the image is truncated or damaged ({first_line(error)}); put back a copy of it"
+        ) from None
+
+
+def _convert_to_rgb(image: Image.Image) -> np.ndarray:
+    """Returns the pixels of an image in RGB, uint8 `[H, W, 3]`; what is transparent is white.
 
     Raises `ValueError` for pixels that have no 8 or 16 bits.
     """
@@ -115,7 +127,7 @@ def read_content(image: str | bytes | memoryview, place: str) -> bytes | memoryv
 @contextlib.contextmanager
 def _report_unreadable(path: str, place: str) -> Iterator[None]:
     """Raises `BrokenImage` where the body cannot open a file."""
-    named = place if path in place else f"{place}: {path}"
+    named = place if os.path.abspath(place) == os.path.abspath(path) else f"{place}: {path}"
     try:
         yield
     except FileNotFoundError:
@@ -171,5 +183,5 @@ def _decode_pixels(pixels: np.ndarray, place: str) -> np.ndarray:
             "1, 3 or 4 channels"
         )
     if pixels.shape[2] == 4:
-        return convert_to_rgb(Image.fromarray(np.ascontiguousarray(pixels), "RGBA"))
+        return _convert_to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

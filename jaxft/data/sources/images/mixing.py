@@ -84,13 +84,13 @@ def mix(
       mixing: the kinds of mixtures.
       keys: the key of each example.
     """
-    for own, own_target, partner, key in zip(pixels, targets, partners, keys, strict=True):
-        share, box = draw_mixture(mixing, own.shape[:2], key)
+    for image, target, partner, key in zip(pixels, targets, partners, keys, strict=True):
+        share, box = draw_mixture(mixing, image.shape[:2], key)
         if box is not None:
             region = slice(box.top, box.bottom), slice(box.left, box.right)
-            own[region] = other_pixels[partner][region]
+            image[region] = other_pixels[partner][region]
         elif share < 1:
-            own *= np.float32(share)
-            own += np.float32(1 - share) * other_pixels[partner]
-        own_target *= np.float32(share)
-        own_target += np.float32(1 - share) * other_targets[partner]
+            image *= np.float32(share)
+            image += np.float32(1 - share) * other_pixels[partner]
+        target *= np.float32(share)
+        target += np.float32(1 - share) * other_targets[partner]

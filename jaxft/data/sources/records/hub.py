@@ -50,7 +50,11 @@ def _load(address: str, split: str | None) -> Any:
 
     name, configuration, revision, split = parse_hub_address(address, split)
     try:
-        return datasets.load_dataset(name, configuration, revision=revision, split=split)
+        dataset = datasets.load_dataset(name, configuration, revision=revision, split=split)
+        for column, feature in dataset.features.items():
+            if isinstance(feature, datasets.Image):  # decoded when batches are made
+                dataset = dataset.cast_column(column, datasets.Image(decode=False))
+        return dataset
     except ConnectionError as error:
         raise UserError(
             f"{address}: the hub cannot be reached ({first_line(error)}); to go on offline, use a "

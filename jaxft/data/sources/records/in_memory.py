@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 import sys
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from jaxft.data.sources.records.parquet import iterate_rows
 from jaxft.data.sources.records.record_values import Record, check_columns, json_type_name, parse_json
@@ -30,7 +33,8 @@ class InMemoryRecords:
 
         Args:
           name: their name in messages, such as "train".
-          data: a list of objects (dicts), a pandas DataFrame or a `datasets.Dataset`.
+          data: a list of objects (dicts), a pandas DataFrame or a `datasets.Dataset`. A value of a dict may be an image
+            of Pillow, an array of pixels or the bytes of a file.
 
         Raises:
           UserError: the data is of another type, or is none that a file could hold.
@@ -38,7 +42,7 @@ class InMemoryRecords:
         self._read_values, self.features = _open(name, data)
         digest = hashlib.sha256(repr(dict(self.features)).encode())
         for value in self._read_values():
-            digest.update(json.dumps(value, sort_keys=True, default=str).encode())
+            digest.update(json.dumps(value, sort_keys=True, default=_describe).encode())
         self.address = f"{PREFIX}{name}/sha256-{digest.hexdigest()[:16]}"
         _KEPT[self.address] = self
 
@@ -108,15 +112,49 @@ def _iterate_values(batches: Iterator[Any], name: str) -> Iterator[Any]:
 
 
 def _as_json(where: str, value: Any) -> Any:
-    """Returns a copy of a record with the types that a line of JSON has: tuples and arrays become lists."""
+    """Returns a copy of a record with the types that a line of JSON has: tuples and arrays become lists.
+
+    Images become arrays of pixels, uint8, or bytes, which JSON does not have.
+    """
+    images = {}
+    if isinstance(value, Mapping):
+        images = {key: image for key, item in value.items() if (image := _as_image(where, item)) is not None}
+        value = {key: item for key, item in value.items() if key not in images}
     try:
-        return parse_json(json.dumps(value, default=_convert))
+        record = parse_json(json.dumps(value, default=_convert))
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{where}: not a record that JSON could hold: {first_line(error)}") from None
+    return record | images if images else record
+
+
+def _as_image(where: str, value: Any) -> bytes | np.ndarray | None:
+    """Returns the pixels or bytes of an image of Pillow, of an array of pixels or of bytes; None for other values."""
+    if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):  # as `datasets` has it
+        value = value["bytes"]
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3):
+        return value.copy()
+    if (pillow := sys.modules.get("PIL.Image")) and isinstance(value, pillow.Image):
+        from jaxft.data.sources.images.decoding import decode_opened  # for programs with images alone
+
+        return decode_opened(value, where)
+    return None
+
+
+def _describe(value: Any) -> str:
+    """Returns text that tells a value apart from others."""
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} {_describe(value.tobytes())}"
+    if isinstance(value, bytes):
+        return f"sha256-{hashlib.sha256(value).hexdigest()}"
+    return str(value)
 
 
 def _convert(value: Any) -> Any:
-    """Returns what JSON writes for a value of numpy, which knows how to become a list or a number."""
+    """Returns what JSON writes for a path, or for a value of numpy, which knows how to become a list or a number."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"a value of type {json_type_name(value)}; expected text, numbers, lists and dicts")
