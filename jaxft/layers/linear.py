@@ -1,7 +1,7 @@
 """Applies linear layers, whose bias has a hand-written gradient, and which may have an adapter.
 
-The kernel of a layer with an adapter is often frozen. It may then be compressed: it is bfloat16, or int8 with a scale for
-each column, and `(x @ kernel) * scale` is what the layer computes.
+The kernel of a layer with an adapter is often frozen, and may then be compressed: it is bfloat16, or int8 with a scale
+for each column, and the layer computes `(x @ kernel) * scale`.
 """
 
 from collections.abc import Sequence
@@ -119,8 +119,8 @@ def compress_matrix(matrix: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, jax
     """Rounds a float32 matrix, `[in, out]` or a stack of these, to bfloat16 or int8.
 
     Returns:
-      The matrix, and the scales by which columns of an int8 matrix are multiplied: float32 `[out]`, or a stack of these.
-      The largest value of each column is then 127 or -127.
+      The matrix, and the scales of the columns of an int8 matrix: float32 `[out]`, or a stack of these. The largest
+      value of each column is then 127 or -127.
     """
     if dtype != jnp.int8:
         return matrix.astype(dtype), None

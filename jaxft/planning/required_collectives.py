@@ -63,7 +63,8 @@ def required_collective_bytes(
             table_bytes = size * (compute_itemsize + (gradient_bytes if is_trained else 0)) * accumulate
             total += min(looked_up_bytes, table_bytes) * (fsdp - 1) / fsdp
         elif is_split_by_fsdp:
-            total += size * compute_itemsize * accumulate * passes * (fsdp - 1) / fsdp
+            itemsize = min(compute_itemsize, leaf.dtype.itemsize)  # the base of adapters may be smaller
+            total += size * itemsize * accumulate * passes * (fsdp - 1) / fsdp
 
         if is_split_by_tensor and is_embedding:
             total += _all_reduced_bytes(slots // data * (width / fsdp_ways) * 4, tensor)

@@ -44,7 +44,7 @@ class FrozenBase(NamedTuple):
 
 
 def select_base(net: Network, parameters: Mapping[str, jax.Array], log: Log) -> FrozenBase:
-    """Returns the base among all float32 parameters of a model, stacked; `log` prints what compressing it has changed."""
+    """Returns the base among all float32 parameters of a model, stacked; `log` prints how exact it is."""
     base = {name: parameters[name] for name in net.original.base_names}
     return FrozenBase(_compress(net, base, log), _digest(base) if base else None)
 
@@ -131,7 +131,7 @@ def _round(matrix: jax.Array, dtype: jnp.dtype) -> tuple[tuple[jax.Array, ...], 
 
 
 def _describe_errors(dtype: str, errors: Mapping[str, np.ndarray]) -> str:
-    """Returns a line for the log about relative errors: a number for each matrix by path, or one for each of a stack."""
+    """Returns a line for the log about relative errors, by path: a number, or one for each layer of a stack."""
     values = np.concatenate([np.ravel(value) for value in errors.values()])
     worst = max(errors, key=lambda name: errors[name].max())
     layer = f", layer {np.argmax(errors[worst])}" if errors[worst].ndim else ""
