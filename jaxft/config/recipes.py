@@ -70,9 +70,7 @@ def flatten_values(values: Mapping[str, Any], where: str = "config") -> dict[str
         raise UserError(f"{where}: expected an object of settings, found {type_name(type(values))}")
     flat: dict[str, Any] = {}
     for key, value in values.items():
-        if key in SECTIONS and isinstance(value, Mapping | None):  # None is an empty section of YAML
-            inner = {f"{key}.{name}": entry for name, entry in (value or {}).items()}
-        elif key == "tasks" and isinstance(value, Mapping):
+        if key == "tasks" and isinstance(value, Mapping):
             inner = {
                 key: {
                     name: flatten_values(entry, f"{where}: config.tasks, {name}")
@@ -81,6 +79,10 @@ def flatten_values(values: Mapping[str, Any], where: str = "config") -> dict[str
                     for name, entry in value.items()
                 }
             }
+        elif isinstance(value, Mapping) and "." not in str(key):
+            inner = {f"{key}.{name}": entry for name, entry in value.items()}
+        elif key in SECTIONS and value is None:  # an empty section of YAML
+            inner = {}
         else:
             inner = {str(key): value}
         if repeated := flat.keys() & inner.keys():

@@ -7,9 +7,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import pyarrow as pa
 
 from jaxft.config.settings import replace
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
 from jaxft.export import heads
@@ -32,7 +32,7 @@ COMPARED_ANSWERS = 64  # the number of examples for which the loader's answers a
 TORCH_ROWS, TORCH_SLOTS = 16, 2**13  # the most windows, and slots with padding, that torch computes at once
 
 
-def read_dev_split(model: Model) -> Split[Any, Windows]:
+def read_dev_split(model: Model) -> Split[Any, Any]:
     """Reads the first dev examples, and encodes as many of their windows as the limits allow."""
     run, data = model.run, make_data(model.run.config)
     try:
@@ -43,14 +43,11 @@ def read_dev_split(model: Model) -> Split[Any, Windows]:
     windows = data.encode(examples, run.labels, run.checkpoint.processor, cached=False)
     classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
     tokens = min(COMPARED_TOKENS, COMPARED_LOGITS // classes)
-    count = int(np.searchsorted(windows.offsets, tokens, side="right")) - 1
-    windows = Windows(
-        windows.record_batch.take(pa.array(np.arange(max(count, 1))))
-    )  # a slice would keep its offsets
-    return Split("dev", dev.source, examples, windows)
+    count = int(np.searchsorted(np.cumsum(windows.lengths), tokens, side="right"))
+    return Split("dev", dev.source, examples, windows.slice(0, max(count, 1)))
 
 
-def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
+def largest_difference(model: Model, windows: Encoded, folder: Path) -> float:
     """Returns the largest absolute difference between logits of `model`, on packed rows, and of `folder` in torch."""
     references = _torch_logits(model, windows, folder)
     only = next(iter(references))  # its name, if there is a single head
@@ -82,20 +79,19 @@ def largest_difference(model: Model, windows: Windows, folder: Path) -> float:
     return largest
 
 
-def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str | None, Sequence[Any]]:
+def _torch_logits(model: Model, windows: Encoded, folder: Path) -> Mapping[str | None, Sequence[Any]]:
     """Computes the logits of each window in torch, with one window per row.
 
     transformers' class for the task computes them from `folder`. Without such a class, the loader in `folder` does.
 
     Returns:
         For each head by name, or under None if transformers' class computes it: a list over windows of `[length, C]`,
-        or `[C]` for texts.
+        or `[C]` for texts and images.
     """
     import torch
     import transformers
 
     transformers.utils.logging.disable_progress_bar()
-    pad = model.run.checkpoint.tokenizer.pad_token_id
     family, export = family_of(model.run.checkpoint.hf_config), make_export(model.run)
     if not export.has_class:
         loaded = load_exported(folder)
@@ -116,28 +112,41 @@ def _torch_logits(model: Model, windows: Windows, folder: Path) -> Mapping[str |
     rows = max(1, min(TORCH_ROWS, TORCH_SLOTS // windows.lengths.max(initial=1)))
     for first in range(0, len(windows), rows):
         numbers = range(first, min(first + rows, len(windows)))
-        spans = [slice(windows.offsets[number], windows.offsets[number + 1]) for number in numbers]
-
-        def pad_rows(tokens: np.ndarray, filler: int = 0, spans: Sequence[slice] = spans) -> torch.Tensor:
-            rows = [torch.tensor(tokens[span]).long() for span in spans]
-            return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=filler)
-
-        inputs = {
-            "input_ids": pad_rows(windows.input_ids, pad),
-            "attention_mask": pad_rows(np.ones_like(windows.input_ids)),
-        }
-        # Models without token types may add them to the words.
-        if windows.has_column("token_type_ids") and model.net.model_config.reads_token_types:
-            inputs["token_type_ids"] = pad_rows(windows.column("token_type_ids"))
+        if isinstance(windows, Windows):
+            inputs = _pad_windows(model, windows, numbers)
+        else:
+            inputs = export.torch_inputs(windows, numbers)
         with torch.inference_mode():
-            outputs = network(**inputs)
+            outputs = network(**{name: torch.tensor(array) for name, array in inputs.items()})
         for head, logits in outputs.items():
             has_positions = logits.ndim == 3
             logits_by_head.setdefault(head, []).extend(
-                row[: span.stop - span.start] if has_positions else row
-                for row, span in zip(logits, spans, strict=True)
+                row[: windows.lengths[number]] if has_positions else row
+                for row, number in zip(logits, numbers, strict=True)
             )
     return logits_by_head
+
+
+def _pad_windows(model: Model, windows: Windows, numbers: range) -> dict[str, np.ndarray]:
+    """Returns the arguments of transformers' class for some windows of text, int64 `[len(numbers), L]`."""
+    lengths = windows.lengths[numbers.start : numbers.stop]
+    is_token = np.arange(lengths.max()) < lengths[:, None]
+    tokens = slice(windows.offsets[numbers.start], windows.offsets[numbers.stop])
+
+    def pad_rows(values: np.ndarray, filler: int = 0) -> np.ndarray:
+        padded: np.ndarray = np.full(is_token.shape, filler, np.int64)
+        padded[is_token] = values[tokens]
+        return padded
+
+    pad = model.run.checkpoint.tokenizer.pad_token_id
+    inputs = {
+        "input_ids": pad_rows(windows.input_ids, pad),
+        "attention_mask": is_token.astype(np.int64),
+    }
+    # Models without token types may add them to the words.
+    if windows.has_column("token_type_ids") and model.net.model_config.reads_token_types:
+        inputs["token_type_ids"] = pad_rows(windows.column("token_type_ids"))
+    return inputs
 
 
 def _load_class(class_: Any, model: Model, folder: Path) -> Any:

@@ -7,6 +7,7 @@ import numpy as np
 from flax import nnx
 
 from jaxft.config import sections
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.hub.fields import name_activation
 from jaxft.layers.heads.classification import HeadForm
 from jaxft.tasks.base import Answer, Example, Json, Prediction, Task
@@ -75,6 +76,10 @@ class Export(Generic[TaskSettings, Example, Prediction]):
     def to_transformers(self, task: Task, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, by path, with which transformers' class computes the values of `Task.logits`."""
         return parameters
+
+    def torch_inputs(self, windows: Encoded, numbers: range) -> dict[str, np.ndarray]:
+        """Returns the arguments of transformers' class for consecutive windows that are no text."""
+        raise NotImplementedError
 
     def decoding_tensors(self, task: Task, model: nnx.Module) -> dict[str, np.ndarray]:
         """Returns the arrays by which labels are decoded from logits, besides the linear layer."""

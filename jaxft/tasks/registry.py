@@ -97,6 +97,16 @@ TASKS = {
         export="jaxft.tasks.exports:Export",
         head=HeadKind.MASKED,
     ),
+    "image_classification": Entry(
+        settings="jaxft.tasks.image_classification.settings:Settings",
+        data="jaxft.tasks.image_classification.data:LabelledImages",
+        task="jaxft.tasks.image_classification.task:ImageClassification",
+        evaluator="jaxft.tasks.image_classification.evaluation:ImageEvaluator",
+        answers="jaxft.tasks.image_classification.answers:ImageAnswers",
+        card="jaxft.tasks.image_classification.card",
+        export="jaxft.tasks.image_classification.export:ImageExport",
+        head=HeadKind.IMAGE,
+    ),
     "multi_task": Entry(
         settings="jaxft.tasks.multi_task.settings:Settings",
         data="jaxft.tasks.multi_task.data:MultiTaskData",

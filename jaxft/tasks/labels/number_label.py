@@ -57,6 +57,13 @@ class NumberLabel:
         """Returns the outputs in the data's units."""
         return logits * self.scale + self.offset
 
+    def to_data_units(self, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Returns the parameters of a model, by path, with a head whose numbers are in the data's units."""
+        bias = (
+            parameters.get("head/bias", np.zeros(1, np.float32)) * self.scale + self.offset
+        )  # GPT-2 has none
+        return parameters | {"head/kernel": parameters["head/kernel"] * self.scale, "head/bias": bias}
+
     def make_state(
         self, examples: Sequence[Labelled], scores: np.ndarray, tuned: Mapping[str, Any]
     ) -> RegressionState:

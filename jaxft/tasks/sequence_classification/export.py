@@ -58,11 +58,9 @@ class TextExport(Export[Settings, LabelledText, np.ndarray]):
     def to_transformers(self, task: Task, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, with a head whose numbers are in the data's units."""
         assert isinstance(task, SequenceClassification)
-        if not isinstance(task.label_type, NumberLabel):
-            return parameters
-        offset, scale = task.label_type.offset, task.label_type.scale
-        bias = parameters.get("head/bias", np.zeros(1, np.float32)) * scale + offset  # GPT-2's head has none
-        return parameters | {"head/kernel": parameters["head/kernel"] * scale, "head/bias": bias}
+        if isinstance(task.label_type, NumberLabel):
+            return task.label_type.to_data_units(parameters)
+        return parameters
 
     def describe_head(self) -> dict[str, Json]:
         """Returns the kind of labels, the pooling, the layers before the output layer, and thresholds."""

@@ -1,0 +1,1 @@
+"""Image classification: labels or numbers for images."""
