@@ -178,7 +178,8 @@ class Batch:
     )
     accumulate: int = setting(
         1,
-        "microbatches that a step's rows are cut into; results do not change where rows are the same",
+        "microbatches that a step's rows are cut into; results do not change where rows are the same, except by batch "
+        "normalization",
         check=at_least(1, 4096),
         hf="gradient_accumulation_steps",
     )
