@@ -6,7 +6,7 @@ import select
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jaxft.data.sources import encodings, files, formats
@@ -15,7 +15,7 @@ from jaxft.data.sources.formats import ExampleKind, FileFormat, ResolvedSource
 from jaxft.data.sources.questions import read_squad_records
 from jaxft.data.sources.records import json_lines, tables
 from jaxft.data.sources.records.reader import read_records
-from jaxft.data.sources.records.record_values import json_type_name
+from jaxft.data.sources.records.record_values import Record, json_type_name
 from jaxft.errors import UserError
 
 BLOCK_BYTES = 1 << 16  # the most bytes of a read
@@ -151,12 +151,14 @@ class Input:
       kind: the kind of the examples that are made of the records.
       lines: the lines; None if the format is not one of `READ_BY_LINE`.
       log: prints a line.
+      records: the records, if the input is no file of records; see `Answers.list_records`.
     """
 
     source: ResolvedSource
     kind: ExampleKind
     lines: InputLines | None
     log: files.Log
+    records: Iterator[Record] | None = None
 
     @property
     def name(self) -> str:
@@ -250,6 +252,8 @@ class Input:
                     max_bytes=format.max_text,
                     log=self.log,
                 )
+            case "files" if self.records is not None:
+                records = self.records
             case "squad":
                 records = read_squad_records(self.source)
             case _:
@@ -263,7 +267,13 @@ class Input:
 
 
 def open_input(
-    source: str, kind: ExampleKind, format: FileFormat, log: files.Log, *, keys: Collection[str]
+    source: str,
+    kind: ExampleKind,
+    format: FileFormat,
+    log: files.Log,
+    *,
+    keys: Collection[str],
+    records: Iterator[Record] | None = None,
 ) -> Input:
     """Opens an input, and logs its format if the content decides it.
 
@@ -273,12 +283,15 @@ def open_input(
       format: what the user says of the format.
       log: prints a line.
       keys: keys that records may have; they help to find the delimiter of a table.
+      records: the records, if the source is no file of records; see `Answers.list_records`.
 
     Raises:
       UserError: the source is not one file, cannot be read, or is not of the kind.
     """
     if source.startswith(("demo:", "hub:")) or format.name == "hub":
         raise UserError(f"--input {source}: answers are for files and stdin; save the text in a file")
+    if records is not None:
+        return Input(ResolvedSource(source, replace(format, name="files")), kind, None, log, records)
     files.check_single_file(source)
     files.check_readable(source, "- for stdin")
 

@@ -28,6 +28,7 @@ from jaxft.data.batching.batch import Batch, BatchSpec
 from jaxft.data.batching.output_positions import OutputRule
 from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.sources.formats import ExampleKind
+from jaxft.data.sources.records.record_values import Record
 from jaxft.generation.options import GenerationOptions
 from jaxft.hub.processors import Processor
 from jaxft.layers.dropout import DropoutSeed
@@ -328,6 +329,10 @@ class Answers(Protocol[Example, Prediction]):
     input_keys: Sequence[str]
     text_key: str
     word_column: int | None = None
+
+    def list_records(self, source: str, log: Log) -> Iterator[Record] | None:
+        """Returns the records of a source that is no file of records, such as a folder of images; None for others."""
+        return None
 
     def parse(self, where: str, origin: str, record: dict[str, Json]) -> Example:
         """Returns the example of a record, without labels. Raises `UserError` if the record is invalid."""

@@ -46,9 +46,14 @@ def _render_items(items: Iterator[Any]) -> Iterator[bytes]:
 
 def _encode(value: Any) -> bytes:
     try:
-        return json.dumps(value, ensure_ascii=False).encode()
+        return json.dumps(value, ensure_ascii=False, default=_describe_bytes).encode()
     except UnicodeEncodeError:  # half a surrogate pair, which JSON can escape but UTF-8 cannot encode
-        return json.dumps(value).encode()
+        return json.dumps(value, default=_describe_bytes).encode()
+
+
+def _describe_bytes(value: bytes) -> str:
+    """Returns what stands for bytes, such as an image of a Parquet file, which JSON cannot hold."""
+    return f"<{len(value):,} bytes>"
 
 
 def complete_lists(value: Any) -> Any:

@@ -83,6 +83,8 @@ def list_image_files(
     source: str, columns: ImageColumns, log: files.Log
 ) -> Iterator[record_values.Record] | None:
     """Returns a record for each image of a folder, a pattern or an image file; None for other sources."""
+    if _ADDRESS.match(source):
+        raise UserError(f"{source[:100]}: an address; download the images, and name their files or folder")
     return None if source.startswith("demo:") else _list_rows(source, columns, formats.UNSET, log)
 
 
