@@ -186,7 +186,7 @@ def encode_splits(
         except UserError as error:
             if split.name in ("train", *others):
                 raise
-            raise UserError(f"{split.source}: {error}; or have fewer shards, of more text each") from None
+            raise UserError(f"{split.source}: {error}; or have fewer shards, of more data each") from None
 
     encoded_train = {number: encode(shard, data.encode_train) for number, shard in train.items()}
     encoded = {name: encode(split) for name, split in others.items()}

@@ -15,7 +15,7 @@ from jaxft.hub.processors import Processor
 from jaxft.tasks.registry import schema_of
 
 # Settings that change no result. They may differ between processes, and when a run resumes.
-FREE = ("log.", "data.cache_dir", "data.max_text", "checkpoint.keep", "checkpoint.best_only")
+FREE = ("log.", "data.cache_dir", "data.max_text", "data.workers", "checkpoint.keep", "checkpoint.best_only")
 
 # Settings that say where and by which kernels a run computes. They change results only by rounding, so they may differ
 # when a run resumes.
@@ -31,6 +31,7 @@ PACKAGES = (
     "tokenizers",
     "datasets",
     "numpy",
+    "pillow",
 )
 
 
@@ -121,7 +122,9 @@ def _describe_change(key: str, saved: Mapping[str, Any], identity: Mapping[str, 
             f"{', '.join(map(repr, more))} new" for more in [[x for x in new if x not in old]] if more
         ]
         return f"the labels ({'; '.join(phrases) or 'in another order'})"
-    return "the order that jaxft trains in" if key == "order" else "the tokenizer's vocabulary"
+    if key == "order":
+        return "the order that jaxft trains in"
+    return "the processor of the model's inputs (such as the tokenizer's vocabulary)"
 
 
 def describe_changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
