@@ -67,7 +67,8 @@ def export_run(
     export = make_export(run)
     is_adapter_alone = format == "peft"
     has_own_heads = export.needs_loader and not is_adapter_alone
-    parameters = sum(leaf.size for path, leaf in model.net.abstract.items() if not is_adapter(path))
+    adapters = sum(leaf.size for path, leaf in model.net.abstract.items() if is_adapter(path))
+    parameters = model.net.parameter_count - adapters
 
     def add_files(folder: Path) -> None:
         run.checkpoint.processor.save_pretrained(folder)
@@ -98,7 +99,7 @@ def export_run(
         _export_model(model, output, add_files)
         content = f"{parameters:,} parameters"
     labels = f"{len(run.labels)} labels, " if run.labels else ""
-    print(f"{output}: {content}, {labels}tokenizer, README.md")
+    print(f"{output}: {content}, {labels}processor, README.md")
 
 
 def _export_model(model: Model, output: Path, add_files: Callable[[Path], None]) -> None:

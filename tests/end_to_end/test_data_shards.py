@@ -223,6 +223,6 @@ def test_a_part_that_is_too_short_is_named(config_for, tmp_path):
         (tmp_path / f"{index}.txt").write_text(text + "\n")
     config = config_for("documents", data__train=f"{tmp_path}/?.txt", data__layout="blocks")
     with pytest.raises(
-        UserError, match=r"\?.txt#3/3: the text has 4 tokens, .*; or have fewer shards, of more text each"
+        UserError, match=r"\?.txt#3/3: the text has 4 tokens, .*; or have fewer shards, of more data each"
     ):
         train(config, tmp_path / "run")
