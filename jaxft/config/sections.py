@@ -372,10 +372,6 @@ class Settings:
             if not condition:
                 raise refuse("data.shards", shards, expected)
 
-    def model_fields(self) -> dict[str, Any]:
-        """Returns the fields of the checkpoint's config.json that the settings replace."""
-        return {}
-
     def task_names(self) -> tuple[str, ...]:
         """Returns the names of the run's tasks if it has several, else ()."""
         return ()

@@ -183,7 +183,7 @@ def resolve_model(
       UserError: the settings contradict each other on this platform.
     """
     platform = platform or jax.default_backend()
-    model, model_config = config.model, read_model_config({**hf_config, **config.model_fields()})
+    model, model_config = config.model, read_model_config(hf_config)
     if model.dropout is not None:
         rates = [field.name for field in dataclasses.fields(model_config) if field.name.endswith("_dropout")]
         changes: dict[str, Any] = dict.fromkeys(rates, model.dropout)
