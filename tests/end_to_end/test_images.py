@@ -1,0 +1,252 @@
+"""Runs on images: trained, stopped and resumed, measured, asked by files and programs, exported to transformers."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jaxft
+from jaxft.errors import UserError
+from jaxft.export.writer import export_run
+from jaxft.inference.evaluate import evaluate_run
+from jaxft.inference.predict import predict_file
+from jaxft.io.files import read_json
+from jaxft.training.settings import load_settings
+from tests.interruption import assert_a_stopped_run_ends_bit_identically
+
+COLOURS = {"blue": (30, 60, 220), "red": (220, 40, 30), "white": (235, 235, 235)}
+SIZES = {
+    "resnet": {"embedding_size": 8, "hidden_sizes": (8, 16), "depths": (1, 1), "layer_type": "basic"},
+    "vit": {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "patch_size": 8,
+    },
+}
+
+
+def settings_of(family, **changes):
+    """Returns the settings of a small run on images of 16 pixels."""
+    values = {
+        "task": "image_classification",
+        "model.checkpoint": f"new:{family}",
+        "model.init": "scratch",
+        "model.sizes": tuple(SIZES[family].items()),
+        "data.image_size": 16,
+        "data.workers": 0,
+        "batch.examples": 8,
+        "train.epochs": 4,
+        "optim.lr": 1e-2,
+        "eval.bootstrap": 0,
+        "log.tensorboard": False,
+        "checkpoint.every_steps": 3,
+    }
+    return values | changes
+
+
+def paint(rng, colour):
+    """Returns noise around a colour, uint8 [13, 17, 3]."""
+    return np.clip(rng.normal(COLOURS[colour], 40, (13, 17, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder for each colour, in one for training and one for dev."""
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for split, count in (("train", 14), ("dev", 4)):
+        for colour in COLOURS:
+            (folder / split / colour).mkdir(parents=True)
+            for number in range(count):
+                name = f"{number}.{('png', 'jpg', 'webp')[number % 3]}"
+                Image.fromarray(paint(rng, colour)).save(folder / split / colour / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """A run of a ResNet with all that changes images and the loss, over two microbatches."""
+    config = settings_of(
+        "resnet",
+        **{
+            "data.train": str(folder),
+            "data.dev": str(folder),
+            "batch.accumulate": 2,
+            "augment.crop_scale": 0.5,
+            "augment.flip": 0.5,
+            "augment.brightness": 0.1,
+            "augment.mixup": 0.2,
+            "augment.cutmix": 1.0,
+            "augment.mix_probability": 0.5,
+            "loss.label_smoothing": 0.05,
+            "loss.focal_gamma": 0.5,
+            "loss.class_weights": (("red", 2.0),),
+            "eval.views": "flip",
+        },
+    )
+    return jaxft.train(config, tmp_path_factory.mktemp("runs") / "resnet")
+
+
+def read_lines(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_run_learns_and_reports(run, folder):
+    dev = run.summary["dev"]
+    assert run.labels == ["blue", "red", "white"] and dev["accuracy"] >= 0.75 and dev["examples"] == 12
+    assert {"calibration_error", "f1_macro", "loss"} <= dev.keys()
+    assert run.summary["real_images_per_s"] > 0 and run.summary["train_flops_per_image"] > 1e5
+    table = run.confusion["dev"]
+    assert table.labels == run.labels and table.counts.sum() == 12
+    lines = read_lines(run.folder / "predictions/dev.jsonl")
+    assert [line["label"] for line in lines] == [label for label in run.labels for _ in range(4)]
+    assert lines[0].keys() == {"image", "label", "predicted_label", "score"}
+    assert lines[0]["image"] == str(folder / "dev/blue/0.png")
+    errors = (run.folder / "errors/dev.tsv").read_text().splitlines()
+    assert errors[0] == "gold\tpredicted\tscore\timage"
+    assert len(errors) - 1 == sum(line["label"] != line["predicted_label"] for line in lines)
+    assert "12 images; read: 16 x 16 pixels" in (run.folder / "eval/dev.txt").read_text()
+    measured = evaluate_run(run.folder, str(folder / "dev"))
+    assert measured["loss"] == pytest.approx(dev["loss"], rel=1e-5)
+
+
+def test_a_run_that_was_stopped_ends_bit_identically(run, tmp_path, monkeypatch):
+    assert_a_stopped_run_ends_bit_identically(run.config, run.folder, tmp_path / "stopped", monkeypatch, at=8)
+
+
+def test_files_folders_and_records_are_answered(run, folder, tmp_path):
+    dev = {line["image"]: line for line in read_lines(run.folder / "predictions/dev.jsonl")}
+
+    def predict(source, **options):
+        predict_file(run.folder, str(source), str(tmp_path / "out"), **options)
+        return (tmp_path / "out").read_text()
+
+    def answers(source, **options):
+        return [json.loads(line) for line in predict(source, **options).splitlines()]
+
+    for source, count in ((folder / "dev", 12), (folder / "dev/red/*", 4), (folder / "dev/red/1.jpg", 1)):
+        lines = answers(source)
+        assert len(lines) == count
+        for line in lines:
+            assert line.keys() == {"image", "predicted_label", "score"}
+            assert line["predicted_label"] == dev[line["image"]]["predicted_label"]
+            assert line["score"] == pytest.approx(dev[line["image"]]["score"], abs=1e-4)
+
+    (folder / "list.txt").write_text("dev/red/1.jpg\ndev/blue/2.webp\n")
+    assert [line["image"] for line in answers(folder / "list.txt")] == ["dev/red/1.jpg", "dev/blue/2.webp"]
+    (folder / "table.csv").write_text("id,image\n1,dev/red/1.jpg\n2,dev/white/0.png\n")
+    header, first, _ = predict(folder / "table.csv").splitlines()
+    assert header == "id,image,predicted_label,score" and first.startswith("1,dev/red/1.jpg,")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n1234")
+    records = [{"image": "broken.png"}, {"image": str(folder / "dev/red/1.jpg")}]
+    records += [{"image": "https://example.org/cat.jpg"}, {"picture": 1}]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    lines = answers(tmp_path / "in.jsonl", on_error="record")
+    assert ["error" in line for line in lines] == [True, False, True, True]
+    assert "truncated or damaged" in lines[0]["error"] and "is an address; download" in lines[2]["error"]
+    with pytest.raises(UserError, match="https://example.org/cat.jpg: an address; download the images"):
+        predict("https://example.org/cat.jpg")
+
+
+def test_a_program_asks_with_paths_arrays_and_images_of_pillow(run, folder):
+    path = folder / "dev/red/0.png"
+    image = Image.open(path)
+    answer = run.predict(str(path))
+    assert answer["image"] == str(path)
+    others = [run.predict(np.asarray(image)), run.predict(image), *run.predict([{"image": image}, str(path)])]
+    for other in others:
+        assert other["predicted_label"] == answer["predicted_label"]
+        assert other["score"] == pytest.approx(answer["score"], abs=1e-5)
+
+
+def test_an_export_has_the_logits_of_transformers_and_its_card_works(run, folder, tmp_path, capsys):
+    export_run(run.folder, tmp_path / "model", verify=True)
+    assert "(24 windows of dev, float32)" in capsys.readouterr().out  # two views of each image
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"} <= {
+        path.name for path in (tmp_path / "model").iterdir()
+    }
+    config = read_json(tmp_path / "model/config.json")
+    assert config["architectures"] == ["ResNetForImageClassification"] and config["image_size"] == 16
+    assert config["id2label"] == {"0": "blue", "1": "red", "2": "white"}
+    card = (tmp_path / "model/README.md").read_text()
+    assert "pipeline_tag: image-classification" in card and str(folder) not in card
+    [code] = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    code = code.replace("PATH_OF_THIS_FOLDER", str(tmp_path / "model"))
+    exec(code.replace("PATH_OF_AN_IMAGE", str(folder / "dev/white/0.png")), {})
+    label, score = capsys.readouterr().out.split()
+    assert label in run.labels and 1 / 3 < float(score) <= 1
+    # It is a checkpoint like others: a run starts from it, and keeps its head.
+    values = settings_of("resnet", **{"train.steps": 1, "data.train": str(folder), "data.dev": str(folder)})
+    changes = {"model.checkpoint": str(tmp_path / "model"), "model.init": "pretrained", "model.sizes": ()}
+    changes["optim.freeze"] = (r"^backbone/(stem|stages/0)/",)
+    jaxft.train(values | changes, tmp_path / "next")
+    assert "head is kept, for it has the same 3 labels" in capsys.readouterr().out
+
+
+def test_several_labels_of_arrays_are_learned_by_a_vit_and_exported(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+
+    def records(count):
+        for number in range(count):
+            labels = [colour for bit, colour in enumerate(("blue", "red")) if number >> bit & 1]
+            halves = [paint(rng, colour if colour in labels else "white") for colour in ("blue", "red")]
+            yield {"image": np.concatenate(halves), "label": labels}
+
+    values = settings_of("vit", **{"model.problem_type": "multi_label_classification", "train.epochs": 8})
+    run = jaxft.train(values, tmp_path / "run", train=list(records(32)), dev=list(records(8)))
+    assert run.labels == ["blue", "red"] and run.summary["dev"]["f1_micro"] > 0.6
+    [answer] = run.predict(list(records(4)))[3:]
+    assert set(answer["scores"]) == set(answer["predicted_labels"]) <= {"blue", "red"}
+    export_run(run.folder, tmp_path / "model", verify=True)
+    config = read_json(tmp_path / "model/config.json")
+    assert config["problem_type"] == "multi_label_classification" and config["thresholds"].keys() == {
+        "blue",
+        "red",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.stride": 3}, r"config.data.stride=3 .*it is for texts; leave it out"),
+        ({"data.label": "image"}, "another key than that of config.data.image"),
+        ({"augment.flip": 1.5}, "a share from 0 to 1"),
+        ({"augment.crop_scale": 0.0}, "a share above 0 and at most 1"),
+        ({"data.max_segments": 3}, "is a setting of sequence_classification"),
+    ],
+)
+def test_settings_that_no_run_can_have_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        load_settings(settings_of("resnet"), changes, print)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.init": "pretrained"}, "a new model has no weights; set config.model.init='scratch'"),
+        ({"model.sizes": (("image_size", 8),)}, "no image_size, which config.data.image_size gives"),
+        ({"model.checkpoint": "new:bert", "model.sizes": ()}, "config.task='image_classification' is for"),
+        ({"data.train": "missing"}, "missing: no such file"),
+    ],
+)
+def test_a_run_that_cannot_begin_says_why(changes, message, folder, tmp_path):
+    values = settings_of("resnet", **{"data.train": str(folder), "data.dev": str(folder), **changes})
+    with pytest.raises(UserError, match=message):
+        jaxft.train(values, tmp_path / "run")
+
+
+def test_broken_images_are_named_or_left_out(folder, tmp_path, capsys):
+    for label in ("red", "blue"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for number in range(6):
+            image = Image.open(folder / f"train/{label}/{number}.{('png', 'jpg', 'webp')[number % 3]}")
+            image.save(tmp_path / "data" / label / f"{number}.png")
+    (tmp_path / "data/red/6.png").write_bytes((tmp_path / "data/red/0.png").read_bytes()[:60])
+    values = settings_of("resnet", **{"data.train": str(tmp_path / "data"), "train.steps": 1})
+    with pytest.raises(UserError, match="red/6.png"):
+        jaxft.train(values, tmp_path / "run")
+    jaxft.train(values | {"data.broken": "skip"}, tmp_path / "run")
+    assert "red/6.png" in capsys.readouterr().out
