@@ -191,7 +191,7 @@ def resolve_model(
     dtype = jnp.dtype(_choose_dtype(model.dtype, platform))
     attention = choose_attention(
         model.attention,
-        length=model_config.count_positions(config.data.max_length),
+        length=model_config.count_positions(config.data.max_length if model_config.vocab_size else 1),
         head_width=model_config.hidden_size // max(model_config.num_heads, 1),
         dropout=model_config.attention_dropout,
         features=model_config.attention_features
