@@ -14,7 +14,7 @@ from jaxft.export.adapter import export_adapter, needs_loader
 from jaxft.export.card import NO_FIELDS, CardFields
 from jaxft.export.with_torch import TOLERANCE, check_answers, largest_difference, read_dev_split
 from jaxft.hub.files import write_model_folder
-from jaxft.hub.weights import save_weights
+from jaxft.hub.weights import make_file_tensors, save_weights
 from jaxft.inference.model import Model, open_model
 from jaxft.io.files import write_json
 from jaxft.io.stores import refuse_address
@@ -110,7 +110,8 @@ def _export_model(model: Model, output: Path, add_files: Callable[[Path], None])
         parameters = merge_parameters(model.net.graphdef, parameters)
     exported = choose_exported(export, model.task, jax.device_get(parameters))
     family, head = family_of(run.checkpoint.hf_config), head_kind(run.config.task)
-    tensors = save_weights(family.table_with_head(head, model.net.model_config), exported)
+    table = family.table_with_head(head, model.net.model_config)
+    tensors = make_file_tensors(table, save_weights(table, exported))
     write_model_folder(output, tensors, make_run_config(export), write_extras=add_files)
 
 

@@ -94,12 +94,15 @@ class WeightTable:
       canonical: (regex, replacement) pairs, applied in order, that turn a checkpoint's tensor names into those of the
         rules. They handle names of older versions and missing prefixes.
       ignore: regexes (`re.search`) for canonical names of tensors that may stay unused, such as other tasks' heads.
-      constants: tensors by name that a checkpoint has, but that nothing reads: they are written with these values.
+      file_names: pairs as in `canonical` that turn names of the rules, which are those of transformers' modules, into
+        those of its files.
+      constants: tensors by name that files have, but that nothing reads: they are written with these values.
     """
 
     rules: Sequence[WeightRule]
     canonical: Sequence[tuple[str, str]] = ()
     ignore: Sequence[str] = ()
+    file_names: Sequence[tuple[str, str]] = ()
     constants: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -211,7 +214,7 @@ def save_weights(
       UserError: the table has no rule for a parameter, or some chunks of a tensor are missing.
     """
     rules = {rule.parameter: rule for rule in table.rules}
-    tensors = dict(table.constants)
+    tensors: dict[str, np.ndarray] = {}
     incomplete: dict[str, dict[int, np.ndarray]] = {}  # chunks by tensor and index
     for path, value in parameters.items():
         rule = _rule_for(rules, path)
@@ -237,6 +240,13 @@ def save_weights(
     return tensors
 
 
+def make_file_tensors(table: WeightTable, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the content of a file of transformers, for all tensors of a model from `save_weights`."""
+    return {
+        _rename(name, table.file_names): tensor for name, tensor in {**table.constants, **tensors}.items()
+    }
+
+
 def has_tensors(table: WeightTable, tensors: Mapping[str, np.ndarray], prefix: str) -> bool:
     """Returns whether a checkpoint has a tensor of a parameter whose path begins with `prefix`."""
     names = {rule.tensor for rule in table.rules if rule.parameter.startswith(prefix)}
@@ -254,15 +264,20 @@ def _canonical_names(table: WeightTable, tensors: Mapping[str, np.ndarray], sour
     """Returns the checkpoint's name of each tensor by its canonical name."""
     originals: dict[str, str] = {}
     for original in tensors:
-        name = original
-        for pattern, replacement in table.canonical:
-            name = re.sub(pattern, replacement, name)
+        name = _rename(original, table.canonical)
         if name in originals:
             raise UserError(
                 f"{source} has both {originals[name]!r} and {original!r}, which mean one parameter"
             )
         originals[name] = original
     return originals
+
+
+def _rename(name: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """Returns a name after replacements by regexes, in order."""
+    for pattern, replacement in pairs:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def _convert(

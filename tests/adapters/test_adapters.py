@@ -334,6 +334,8 @@ def test_bitfit_trains_biases_and_the_head():
 
 # PEFT's targets of LoRA for families that it knows, and the names of the same layers in the others.
 LORA_TARGETS = {
+    "deit": ["q_proj", "v_proj"],
+    "vit": ["q_proj", "v_proj"],
     "distilbert": ["q_lin", "v_lin"],
     "gpt2": ["c_attn"],
     "modernbert": ["Wqkv"],

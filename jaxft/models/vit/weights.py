@@ -12,6 +12,18 @@ from jaxft.models.family import Head, Resized
 from jaxft.models.vit.config import ViTConfig
 
 POSITIONS = "backbone/embeddings/position/embedding"
+DISTILLATION_TOKEN = "backbone/embeddings/distillation_token/embedding"
+
+
+# transformers' names of modules, and those that its files have kept from version 4.
+_FILE_NAMES = {
+    "attention.q_proj": "attention.attention.query",
+    "attention.k_proj": "attention.attention.key",
+    "attention.v_proj": "attention.attention.value",
+    "attention.o_proj": "attention.output.dense",
+    "mlp.fc1": "intermediate.dense",
+    "mlp.fc2": "output.dense",
+}
 
 
 def make_table(prefix: str) -> WeightTable:
@@ -20,43 +32,29 @@ def make_table(prefix: str) -> WeightTable:
     Args:
       prefix: the name of the backbone in transformers' classes with a head, "vit" or "deit".
     """
-    embeddings, layer = f"{prefix}.embeddings", f"{prefix}.encoder.layer.{{layer}}"
-    attention = f"{layer}.attention.attention"
+    embeddings, layer = f"{prefix}.embeddings", f"{prefix}.layers.{{layer}}"
+    patches, number = f"{embeddings}.patch_embeddings.projection", r"\.(\d+)\."
     return WeightTable(
         rules=[
             WeightRule("backbone/embeddings/class_token/embedding", f"{embeddings}.cls_token", "first"),
-            WeightRule(
-                "backbone/embeddings/distillation_token/embedding",
-                f"{embeddings}.distillation_token",
-                "first",
-            ),
+            WeightRule(DISTILLATION_TOKEN, f"{embeddings}.distillation_token", "first"),
             WeightRule(POSITIONS, f"{embeddings}.position_embeddings", "first"),
-            WeightRule(
-                "backbone/embeddings/patches/kernel",
-                f"{embeddings}.patch_embeddings.projection.weight",
-                "convolution",
-            ),
-            WeightRule("backbone/embeddings/patches/bias", f"{embeddings}.patch_embeddings.projection.bias"),
+            WeightRule("backbone/embeddings/patches/kernel", f"{patches}.weight", "convolution"),
+            WeightRule("backbone/embeddings/patches/bias", f"{patches}.bias"),
             *make_norm_rules("backbone/layers/attention_norm", f"{layer}.layernorm_before"),
-            *make_linear_rules("backbone/layers/attention/query", f"{attention}.query"),
-            *make_linear_rules("backbone/layers/attention/key", f"{attention}.key"),
-            *make_linear_rules("backbone/layers/attention/value", f"{attention}.value"),
-            *make_linear_rules("backbone/layers/attention/output", f"{layer}.attention.output.dense"),
+            *make_linear_rules("backbone/layers/attention/query", f"{layer}.attention.q_proj"),
+            *make_linear_rules("backbone/layers/attention/key", f"{layer}.attention.k_proj"),
+            *make_linear_rules("backbone/layers/attention/value", f"{layer}.attention.v_proj"),
+            *make_linear_rules("backbone/layers/attention/output", f"{layer}.attention.o_proj"),
             *make_norm_rules("backbone/layers/mlp_norm", f"{layer}.layernorm_after"),
-            *make_linear_rules("backbone/layers/mlp/up", f"{layer}.intermediate.dense"),
-            *make_linear_rules("backbone/layers/mlp/down", f"{layer}.output.dense"),
+            *make_linear_rules("backbone/layers/mlp/up", f"{layer}.mlp.fc1"),
+            *make_linear_rules("backbone/layers/mlp/down", f"{layer}.mlp.fc2"),
             *make_norm_rules("backbone/norm", f"{prefix}.layernorm"),
         ],
         canonical=[
             (r"^(embeddings|encoder|layers|layernorm|pooler)\.", rf"{prefix}.\1."),  # a backbone saved alone
-            # transformers' names of modules since version 5, under which it saves no files but other tools may.
-            (r"\.layers\.(\d+)\.attention\.o_proj\.", r".encoder.layer.\1.attention.output.dense."),
-            (r"\.layers\.(\d+)\.attention\.q_proj\.", r".encoder.layer.\1.attention.attention.query."),
-            (r"\.layers\.(\d+)\.attention\.k_proj\.", r".encoder.layer.\1.attention.attention.key."),
-            (r"\.layers\.(\d+)\.attention\.v_proj\.", r".encoder.layer.\1.attention.attention.value."),
-            (r"\.layers\.(\d+)\.mlp\.fc1\.", r".encoder.layer.\1.intermediate.dense."),
-            (r"\.layers\.(\d+)\.mlp\.fc2\.", r".encoder.layer.\1.output.dense."),
-            (r"\.layers\.(\d+)\.layernorm_", r".encoder.layer.\1.layernorm_"),
+            *((rf"\.layer{number}{theirs}\.", rf".layer.\1.{ours}.") for ours, theirs in _FILE_NAMES.items()),
+            (r"\.encoder\.layer\.", ".layers."),
             # Of DeiT's two heads, that of the class token is trained further.
             (r"^cls_classifier\.", "classifier."),
         ],
@@ -65,6 +63,13 @@ def make_table(prefix: str) -> WeightTable:
             rf"^{prefix}\.embeddings\.mask_token$",  # of masked pictures
             r"^decoder\.",
             r"^(classifier|distillation_classifier)\.",  # heads for other labels, and DeiT's second one
+        ],
+        file_names=[
+            *(
+                (rf"\.layers{number}{ours}\.", rf".layers.\1.{theirs}.")
+                for ours, theirs in _FILE_NAMES.items()
+            ),
+            (r"\.layers\.", ".encoder.layer."),
         ],
     )
 

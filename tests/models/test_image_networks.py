@@ -1,0 +1,174 @@
+"""Networks of pictures as a run sees them: FLOPs, freezing, learning rates, decay, positions for another size."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch.utils.flop_counter import FlopCounterMode
+
+from jaxft.errors import UserError
+from jaxft.layers.heads.kinds import HeadKind
+from jaxft.layers.parameters import Kind
+from jaxft.models.pretrained_model import PretrainedModel, resolve_model, with_image_size
+from jaxft.models.registry import FAMILIES
+from jaxft.models.vit.weights import interpolate_positions
+from jaxft.parallel.mesh import make_mesh
+from jaxft.tasks.registry import make_task
+from jaxft.training.network import load_parameters, make_network
+from jaxft.training.optimizer.parameter_rules import find_decayed, make_rate_factors, split_frozen
+from jaxft.training.settings import settings_from_config
+from tests.models import image_parity
+
+LABELS = [f"label {number}" for number in range(image_parity.LABELS)]
+RESNET, VIT = image_parity.EXAMPLES["resnet bottleneck"], image_parity.EXAMPLES["vit"]
+
+
+def make_settings(size=16, **values):
+    return settings_from_config({"task": "image_classification", "data.image_size": size} | values)
+
+
+def network(config, hf_config, labels=LABELS):
+    """The abstract network of a run on one device."""
+    task = make_task(labels, config, head_dropout=0.0)
+    model_config, runtime = resolve_model(config, with_image_size(config, hf_config))
+    return make_network(task, model_config, runtime, make_mesh(config, jax.devices()[:1]))
+
+
+@pytest.mark.parametrize("model_type", ["resnet", "vit", "deit"])
+def test_flops_of_a_picture_are_those_that_torch_counts(model_type):
+    """Of transformers' base models at another size than theirs; the last layer of a ViT computes one position."""
+    hf_config = transformers.AutoConfig.for_model(model_type, num_labels=10, image_size=96)
+    config = make_settings(96, **{"model.unroll": "no"})
+    net = network(config, hf_config.to_dict(), LABELS * 2)
+    with torch.device("meta"):
+        model = transformers.AutoModelForImageClassification.from_config(
+            hf_config, attn_implementation="eager"
+        )
+        with FlopCounterMode(display=False) as counter:
+            model(torch.zeros(1, 3, 96, 96))
+    assert net.train_flops_per_token(1) == 3 * counter.get_total_flops()
+    if model_type != "resnet":
+        pruned = network(make_settings(96), hf_config.to_dict(), LABELS * 2).train_flops_per_token(1)
+        width, inner, positions = 768, 3072, net.model_config.positions
+        assert net.train_flops_per_token(1) - pruned == pytest.approx(
+            6 * (positions - 1) * (width * width + 2 * width * inner)
+        )
+
+
+def test_stages_are_frozen_with_their_statistics_and_have_rates():
+    values = {"optim.freeze": ("^backbone/stem/", "^backbone/stages/[01]/"), "optim.layer_decay": 0.5}
+    config = make_settings(**values)
+    net = network(config, RESNET.to_hf())
+    trainable, frozen, statistics = split_frozen(config, net.roles)
+    assert {name.split("/")[0] if name.startswith("head") else name[:17] for name in trainable} == {
+        "backbone/stages/2",
+        "head",
+    }
+    assert all(name.startswith("backbone/stages/2/") and "/running_" in name for name in statistics)
+    assert any("/running_mean" in name for name in frozen)
+    roles = {name: role for name, role in net.roles.items() if role.kind is not Kind.STATISTIC}
+    decayed = find_decayed(config, roles)
+    assert {name for name, decays in decayed.items() if decays} == {
+        name for name in roles if name.endswith("/kernel")
+    }
+    factors = make_rate_factors(config, roles, net.model_config.num_layers)
+    assert {
+        name.split("/norm")[0]: factor for name, factor in factors.items() if "convolution" not in name
+    } == {
+        "backbone/stem": 0.5**4,
+        **{
+            name.split("/norm")[0]: 0.5 ** (3 - int(name.split("/")[2]))
+            for name in roles
+            if name.startswith("backbone/stages/") and "/norm" in name
+        },
+        "head/kernel": 1,
+        "head/bias": 1,
+    }
+
+
+def test_layers_of_a_vit_have_rates_and_its_tokens_decay_as_in_transformers():
+    config = make_settings(**{"optim.layer_decay": 0.5})
+    net = network(config, VIT.to_hf())
+    factors = make_rate_factors(config, net.roles, net.model_config.num_layers)
+    assert (
+        factors["backbone/embeddings/patches/kernel"]
+        == factors["backbone/embeddings/class_token/embedding"]
+        == 0.5**3
+    )
+    np.testing.assert_array_equal(factors["backbone/layers/mlp/up/kernel"], [0.25, 0.5])
+    assert factors["backbone/norm/scale"] == factors["head/kernel"] == 1
+    kept = {name for name, decays in find_decayed(config, net.roles).items() if not decays}
+    assert kept == {name for name in net.roles if "norm" in name or name.endswith("/bias")}
+
+
+@pytest.mark.parametrize(("old", "new"), [(16, 24), (24, 12)])
+def test_positions_for_another_size_are_those_that_transformers_interpolates(old, new, tmp_path):
+    hf_config = transformers.DeiTConfig(
+        hidden_size=6,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=5,
+        image_size=old,
+        patch_size=4,
+    )
+    model = transformers.DeiTForImageClassification(hf_config)
+    with torch.no_grad():
+        model.deit.embeddings.position_embeddings.normal_()
+    tensors = image_parity.saved_tensors(model, tmp_path)
+    config = make_settings(new)
+    net = network(config, hf_config.to_dict())
+    stored = json.loads((tmp_path / "config.json").read_text())
+    checkpoint = PretrainedModel(str(tmp_path), tmp_path, with_image_size(config, stored), processor=None)
+    parameters, _ = load_parameters(net, config, checkpoint)
+    embeddings = torch.zeros(1, (new // 4) ** 2 + 2, 6)
+    expected = model.deit.embeddings.interpolate_pos_encoding(embeddings, new, new)[0].detach().numpy()
+    ours = parameters["backbone/embeddings/position/embedding"]
+    np.testing.assert_allclose(ours, expected, atol=2e-6)
+    np.testing.assert_array_equal(ours[:2], tensors["deit.embeddings.position_embeddings"][0, :2])
+
+
+def test_positions_of_the_same_grid_stay_and_constant_ones_stay_constant():
+    positions = np.random.default_rng(0).normal(size=(1 + 12, 5)).astype(np.float32)
+    same = interpolate_positions(positions, tokens=1, old=(3, 4), new=(3, 4))
+    np.testing.assert_array_equal(same, positions)
+    flat = interpolate_positions(np.ones((13, 5), np.float32), tokens=1, old=(3, 4), new=(7, 2))
+    np.testing.assert_allclose(flat, np.ones((15, 5)), rtol=1e-6)
+
+
+def test_a_checkpoint_of_deit_with_a_teacher_gives_the_head_of_its_class_token(tmp_path):
+    hf_config = image_parity.EXAMPLES["deit"]
+    torch_config = transformers.AutoConfig.for_model(**hf_config.to_hf(), num_labels=image_parity.LABELS)
+    tensors = image_parity.saved_tensors(
+        transformers.DeiTForImageClassificationWithTeacher(torch_config), tmp_path
+    )
+    from jaxft.hub.weights import load_weights
+    from jaxft.layers.runtime import PLAIN_RUNTIME
+
+    _, abstract = image_parity.make_classifier(hf_config, PLAIN_RUNTIME)
+    table = FAMILIES["deit"].table_with_head(HeadKind.IMAGE, hf_config)
+    parameters, report = load_weights(table, tensors, abstract)
+    np.testing.assert_array_equal(parameters["head/kernel"], tensors["cls_classifier.weight"].T)
+    assert report.ignored == ["distillation_classifier.bias", "distillation_classifier.weight"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "change", "message"),
+    [
+        ("resnet", {"depths": [1, 2]}, "depths has 2 stages, but hidden_sizes 4"),
+        ("resnet", {"layer_type": "wide"}, "layer_type is 'wide'; expected one of basic, bottleneck"),
+        ("resnet", {"num_channels": 1}, "num_channels is 1, but only 3 is supported"),
+        ("resnet", {"depths": "3463"}, "depths is '3463'; expected 1 to 16 numbers"),
+        (
+            "vit",
+            {"patch_size": 300},
+            "image_size is 224, but patch_size 300; expected pictures that are larger",
+        ),
+        ("vit", {"image_size": [224, 0]}, "image_size is 0; expected a whole number from 1 to 16,384"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused(model_type, change, message):
+    with pytest.raises(UserError, match=f"^config.json: {message}"):
+        FAMILIES[model_type].config_class.from_hf({"model_type": model_type} | change)
