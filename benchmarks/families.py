@@ -27,10 +27,10 @@ import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from matmul_peak import measure_peak
-from side_by_side import print_line, run_jaxft, run_peer
+from side_by_side import print_line, recorded, run_jaxft, run_peer
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
@@ -260,14 +260,11 @@ def compare(
     rates: dict[str, list[float]] = {side: [] for side in SIDES}
     for repeat, side in itertools.product(range(flags.repeats), SIDES):
         key = {"family": family, "task": name, "side": side, "repeat": repeat, "steps": flags.steps}
-        line = find_recorded(flags.record, key)
-        if line is None:
-            line = key | measure(side, task, get_model(), flags.steps, seed=repeat)
-            print_line(**line)
-            if flags.record:
-                with flags.record.open("a") as file:
-                    file.write(json.dumps(line) + "\n")
-        rates[side].append(line["tokens_per_s"])
+
+        def measure_run(side: str = side, repeat: int = repeat) -> dict[str, object]:
+            return measure(side, task, get_model(), flags.steps, seed=repeat)
+
+        rates[side].append(recorded(flags.record, key, measure_run)["tokens_per_s"])
     ratios = [ours / theirs for ours, theirs in zip(rates["jaxft"], rates["peer"], strict=True)]
     peaks = {library: measure_peak(library) for library in ("xla", "torch")}
     predicted = predict_ratio(family, name, peaks)
@@ -282,12 +279,6 @@ def compare(
         holds=statistics.median(ratios) >= predicted,
         matmul_gflops={library: round(peak / 1e9) for library, peak in peaks.items()},
     )
-
-
-def find_recorded(record: Path | None, key: Mapping[str, object]) -> dict[str, Any] | None:
-    """Returns the line of a run in the record; None if it is not there."""
-    lines = record.read_text().splitlines() if record and record.exists() else []
-    return next((line for line in map(json.loads, lines) if key.items() <= line.items()), None)
 
 
 def main() -> None:

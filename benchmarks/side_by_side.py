@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ def run_jaxft(recipe: str, settings: Mapping[str, object], workdir: Path | None 
       workdir: the run's folder, which is kept; by default a new one, which is removed.
 
     Returns:
-      The summary, with `command_s`, the seconds of the complete command, and `ready_s`, those until the first step.
+      The summary, with `command_s`, the seconds of the complete command, `ready_s`, those until the first step, and
+      `log`, what it has printed.
     """
     with tempfile.TemporaryDirectory() as folder:
         workdir = workdir or Path(folder) / "run"
@@ -46,13 +47,39 @@ def run_jaxft(recipe: str, settings: Mapping[str, object], workdir: Path | None 
         seconds = time.perf_counter() - began
         summary = json.loads((workdir / "summary.json").read_text())
     ready = next(line for line in log.splitlines() if " ready " in line)
-    return summary | {"command_s": seconds, "ready_s": float(ready.split(" ready ")[1].split()[0])}
+    return summary | {
+        "command_s": seconds,
+        "ready_s": float(ready.split(" ready ")[1].split()[0]),
+        "log": log,
+    }
 
 
 def run_peer(script: str, options: Mapping[str, object], *flags: str) -> dict[str, Any]:
     """Runs a peer script with `--KEY VALUE` for each option; returns the JSON line that it prints last."""
     words = [word for key, value in options.items() for word in (f"--{key}", value)]
     return json.loads(run([sys.executable, Path(script).resolve(), *words, *flags]).strip().splitlines()[-1])
+
+
+def recorded(
+    record: Path | None, key: Mapping[str, object], measure: Callable[[], Mapping[str, object]]
+) -> dict[str, Any]:
+    """Returns the line of a run in the file `record`, or else measures it, prints its line and adds it to the file.
+
+    Args:
+      record: a file of JSON lines, which need not exist; None for no file.
+      key: the values that tell the run from others.
+      measure: runs it, and returns the other values of its line.
+    """
+    lines = record.read_text().splitlines() if record and record.exists() else []
+    for line in map(json.loads, lines):
+        if key.items() <= line.items():
+            return line
+    line = dict(key) | measure()
+    print_line(**line)
+    if record:
+        with record.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+    return line
 
 
 def print_line(**line: object) -> None:
