@@ -216,7 +216,7 @@ def _origin(run: Run, base: str, parameters: int) -> str:
     if base.startswith(RUN):
         start = f"- Base checkpoint: the best weights of the run {code(base.removeprefix(RUN))}"
     if base.startswith(NEW):
-        start = "- Base checkpoint: none; weights and tokenizer are from scratch"
+        start = "- Base checkpoint: none; all weights are from scratch"
     elif config.model.init == "scratch":
         start += " (sizes and tokenizer only: weights from scratch)"
     elif config.model.revision:
