@@ -68,8 +68,7 @@ def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) 
       BrokenImage: the file is missing, truncated, damaged, too large or of another format.
     """
     if isinstance(image, np.ndarray):
-        _check_size(image.shape[1], image.shape[0], place, max_pixels)
-        return _decode_pixels(image, place)
+        return _decode_pixels(image, place, max_pixels)
     with _open_content(image, place) as file:
         opener = _choose_opener(file, place)
         with _report_damage(place), opener(file) as opened:
@@ -173,7 +172,7 @@ def _check_size(width: int, height: int, place: str, max_pixels: int) -> None:
         )
 
 
-def _decode_pixels(pixels: np.ndarray, place: str) -> np.ndarray:
+def _decode_pixels(pixels: np.ndarray, place: str, max_pixels: int) -> np.ndarray:
     """Returns an array as RGB, uint8 `[H, W, 3]`."""
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
@@ -182,6 +181,7 @@ def _decode_pixels(pixels: np.ndarray, place: str) -> np.ndarray:
             f"{place}: an array of {pixels.dtype} {list(pixels.shape)}; expected uint8 with [H, W], or [H, W, C] with "
             "1, 3 or 4 channels"
         )
+    _check_size(pixels.shape[1], pixels.shape[0], place, max_pixels)
     if pixels.shape[2] == 4:
         return _convert_to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

@@ -28,7 +28,7 @@ _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.IGNORECASE)
 class ImageExample:
     """An example: an image that is not decoded yet, and its label."""
 
-    image: ImageContent
+    image: ImageContent = dataclasses.field(repr=False)
     label: Any  # a `Label`, of one kind for all images; None if labels are not read
     origin: str  # "cats/1.jpg", "photos.csv:17", for messages
     label_names: tuple[str, ...] = ()  # the names of labels in the order that the data or the user declares

@@ -74,10 +74,10 @@ def test_a_saved_processor_is_the_same_here_and_in_transformers(config, tmp_path
     loaded = load_image_processor(tmp_path)
     assert loaded == ours and loaded.fingerprint == ours.fingerprint
     image = np.random.default_rng(1).integers(0, 256, (21, 30, 3), np.uint8)
-    again = type(theirs).from_pretrained(tmp_path)
-    np.testing.assert_array_equal(process_as_transformers(again, image), process(ours, image))
+    reloaded = type(theirs).from_pretrained(tmp_path)
+    np.testing.assert_array_equal(process_as_transformers(reloaded, image), process(ours, image))
     grey = Image.fromarray(image[..., 0])  # transformers makes it RGB, because the file says so
-    assert again(grey, return_tensors="np").pixel_values.shape == (1, 3, *ours.output_size)
+    assert reloaded(grey, return_tensors="np").pixel_values.shape == (1, 3, *ours.output_size)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: json.dumps(config)[:60])
