@@ -7,6 +7,7 @@ that ends. Ctrl-C does not reach it.
 
 import concurrent.futures
 import functools
+import itertools
 import json
 import os
 import queue
@@ -16,7 +17,7 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -42,6 +43,19 @@ class ImageRequest(NamedTuple):
     key: DrawKey | None = None
 
 
+Finish: TypeAlias = Callable[[int, np.ndarray], None]
+
+
+def _finish_nothing(number: int, result: np.ndarray) -> None:
+    """Does nothing."""
+
+
+def _finish(finish: Finish, number: int, result: np.ndarray | BrokenImage) -> np.ndarray | BrokenImage:
+    if not isinstance(result, BrokenImage):
+        finish(number, result)
+    return result
+
+
 class DecodingPool:
     """Applies operations to images in worker processes. It may be used from several threads.
 
@@ -55,23 +69,35 @@ class DecodingPool:
         self._running: _Running | None = None
 
     def prepare(
-        self, operation: Operation, requests: Sequence[ImageRequest]
+        self, operation: Operation, requests: Sequence[ImageRequest], finish: Finish = _finish_nothing
     ) -> list[np.ndarray | BrokenImage]:
         """Returns the results of an operation for images, in order, or their errors.
 
         If a worker is killed, the image that it was at gets an error, and another worker takes its place.
 
+        Args:
+          operation: the operation.
+          requests: the images.
+          finish: is called with the number and the result of each request that succeeded, in several threads at once:
+            those that wait for the workers.
+
         Raises:
           UserError: workers cannot be started.
         """
         if not self.workers:
-            return [_apply(operation, request) for request in requests]
+            compute = functools.partial(_apply, operation)
+            return [_finish(finish, number, compute(request)) for number, request in enumerate(requests)]
         with self._lock:
             if self._running is None:
                 self._running = _Running(self.workers)
                 weakref.finalize(self, self._running.stop)
             running = self._running
-        return list(running.threads.map(functools.partial(running.ask, operation.to_json()), requests))
+        compute = functools.partial(running.ask, operation.to_json())
+        return list(
+            running.threads.map(
+                lambda number, request: _finish(finish, number, compute(request)), itertools.count(), requests
+            )
+        )
 
     def close(self) -> None:
         """Ends the workers. It may be called twice."""

@@ -103,15 +103,17 @@ class PixelReader:
             requests.append(
                 ImageRequest(example.image if pixels is None else pixels, example.origin, view, key)
             )
-        results = self.pool.prepare(self.preparation, requests)
+        arrays: np.ndarray = np.empty((len(requests), *self.image_size, 3), np.float32)
+
+        def finish(index: int, pixels: np.ndarray) -> None:
+            arrays[index] = self.preparation.processor.normalize(pixels)
+            augmentation, key = self.preparation.augmentation, requests[index].key
+            if augmentation is not None and key is not None:
+                if (box := choose_erased(augmentation, self.image_size, key)) is not None:
+                    arrays[index, box.top : box.bottom, box.left : box.right] = 0
+
+        results = self.pool.prepare(self.preparation, requests, finish)
         if broken := [result for result in results if isinstance(result, BrokenImage)]:
             others = f" (and {len(broken) - 1} more in this batch)" if len(broken) > 1 else ""
             raise UserError(f"{broken[0]}{others}")
-        arrays: np.ndarray = np.empty((len(requests), *self.image_size, 3), np.float32)
-        for array, result, request in zip(arrays, results, requests, strict=True):
-            array[...] = self.preparation.processor.normalize(np.asarray(result))
-            if self.preparation.augmentation is not None and request.key is not None:
-                box = choose_erased(self.preparation.augmentation, self.image_size, request.key)
-                if box is not None:
-                    array[box.top : box.bottom, box.left : box.right] = 0
         return arrays

@@ -66,7 +66,7 @@ def test_digests_are_those_of_the_content(examples):
 class CountingPool(DecodingPool):
     count = 0
 
-    def prepare(self, operation, requests):
+    def prepare(self, operation, requests, finish=None):
         self.count += len(requests)
         return super().prepare(operation, requests)
 

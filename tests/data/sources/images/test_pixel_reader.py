@@ -183,7 +183,7 @@ def test_a_cache_changes_nothing(cached):
 
 
 class Undecodable(DecodingPool):
-    def prepare(self, operation, requests):
+    def prepare(self, operation, requests, finish=None):
         raise AssertionError("the cache was there")
 
 
