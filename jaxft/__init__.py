@@ -1,7 +1,7 @@
 """Fine-tunes pretrained text encoders and GPT-2 in JAX/Flax.
 
-The library is `jaxft.train` and `jaxft.Run`; docs/python_api.md describes it. Its names are imported when they are
-used, so that `import jaxft` is quick.
+The library is `jaxft.train`, `jaxft.Run` and `jaxft.Adapters`; docs/python_api.md describes it. Its names are imported
+when they are used, so that `import jaxft` is quick.
 """
 
 import importlib
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jaxft.errors import UserError
-    from jaxft.run import Confusion, Run, load_config, train
+    from jaxft.run import Adapters, Confusion, Run, load_config, train
     from jaxft.training.log.callbacks import Callback
 
 __version__ = "0.1.0"
-__all__ = ["Callback", "Confusion", "Run", "UserError", "load_config", "train"]
+__all__ = ["Adapters", "Callback", "Confusion", "Run", "UserError", "load_config", "train"]
 
 # The module of each name that is not `jaxft.run`.
 _MODULES = {"Callback": "jaxft.training.log.callbacks", "UserError": "jaxft.errors"}

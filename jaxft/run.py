@@ -7,7 +7,7 @@ handler, prints no usage, and raises `UserError` where the command ends with exi
 import itertools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -308,9 +308,7 @@ class Run:
 
     @cached_property
     def _predictor(self) -> Any:
-        from jaxft.inference.record_predictor import RecordPredictor
-
-        return RecordPredictor(self.workdir, processes.log)
+        return _make_predictor(self.workdir, {}, None, "")
 
     def predict(self, data: "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | Records") -> Any:
         """Tags or classifies texts, or answers questions, as `jaxft predict` does.
@@ -332,16 +330,7 @@ class Run:
           >>> [sorted(answer) for answer in answers]
           [['entities', 'text'], ['entities', 'text']]
         """
-        with errors_name_addresses():
-            if isinstance(data, os.PathLike):
-                raise UserError(
-                    f"predict takes texts and records, found the path {data}; answer a file with "
-                    f"jaxft predict --run {self.workdir} --input {data}"
-                )
-            if isinstance(data, str | Mapping):
-                [answer] = self._predictor.predict([data])
-                return answer
-            return list(self._predictor.predict(data))
+        return _answer(lambda: self._predictor, data, f"--run {self.workdir}")
 
     def evaluate(
         self, data: "Data | None" = None, *, output: str | os.PathLike[str] | None = None, **changes: Any
@@ -479,6 +468,82 @@ class Run:
         scores.set(xlabel="step", ylabel=metric)
         scores.legend()
         return figure
+
+
+class Adapters:
+    """Trained adapters on one base model, which answer records as `jaxft predict --adapter` does.
+
+    Texts of several adapters are computed together, in the same rows. docs/adapters.md says which adapters can be.
+
+    Args:
+      adapters: the address of each adapter by its name: the folder of a run with adapters, or a folder or hub id in
+        PEFT's files. Or a single address, of the adapter that answers all records.
+      run: the folder of a run with adapters, which answers the records that name none.
+      model: the address of the base; by default that which the adapters name.
+      field: the key of records that names their adapter.
+
+    Example:
+      >>> adapters = jaxft.Adapters({"names": "runs/names", "places": "hub-user/places"})
+      >>> adapters
+      Adapters({'names': 'runs/names', 'places': 'hub-user/places'})
+      >>> adapters.predict([{"text": "Ann left Rome", "adapter": "places"}])  # doctest: +SKIP
+      [{'text': 'Ann left Rome', 'adapter': 'places', 'entities': [...]}]
+    """
+
+    def __init__(
+        self,
+        adapters: "str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]",
+        *,
+        run: str | os.PathLike[str] | None = None,
+        model: str | None = None,
+        field: str = "adapter",
+    ):
+        named = adapters if isinstance(adapters, Mapping) else {"": adapters}
+        self._addresses = {name: os.fspath(address) for name, address in named.items()}
+        self._run, self._model, self._field = None if run is None else Path(run), model, field
+
+    def __repr__(self) -> str:
+        return f"Adapters({self._addresses!r})"
+
+    @cached_property
+    def _predictor(self) -> Any:
+        return _make_predictor(self._run, self._addresses, self._model, self._field)
+
+    def predict(self, data: "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | Records") -> Any:
+        """Answers texts and records, each with the adapter that it names; see `Run.predict`.
+
+        Raises:
+          UserError: an adapter or its base cannot be read, the adapters cannot share rows, or a record names none of
+            them.
+        """
+        flags = [f"--adapter {f'{name}=' if name else ''}{path}" for name, path in self._addresses.items()]
+        return _answer(lambda: self._predictor, data, " ".join(flags))
+
+
+def _make_predictor(run: Path | None, adapters: Mapping[str, str], model: str | None, field: str) -> Any:
+    """Returns the `RecordPredictor` of a run or of adapters."""
+    from jaxft.inference.adapters.sources import AdapterChoice
+    from jaxft.inference.answering import open_answering
+    from jaxft.inference.record_predictor import RecordPredictor
+
+    log = processes.log
+    return RecordPredictor(open_answering(run, AdapterChoice(adapters, model, field), log), log)
+
+
+def _answer(get_predictor: Callable[[], Any], data: Any, flags: str) -> Any:
+    """Returns the answer to a text or record, or a list of answers. `flags` name the model for `jaxft predict`."""
+    from jaxft.inference.record_predictor import is_content
+
+    with errors_name_addresses():
+        if isinstance(data, os.PathLike):
+            raise UserError(
+                f"predict takes texts and records, found the path {data}; answer a file with "
+                f"jaxft predict {flags} --input {data}"
+            )
+        if isinstance(data, Mapping) or is_content(data):
+            [answer] = get_predictor().predict([data])
+            return answer
+        return list(get_predictor().predict(data))
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:

@@ -103,14 +103,14 @@ class Method:
     wrap_optimizer: Callable[..., optax.GradientTransformation] | None = None
 
     @property
-    def can_share_rows(self) -> bool:
-        """Returns whether several adapters of the method can be in one row, which those with an `update` can."""
-        return self.trains_biases or hasattr(self.adapter, "update")
+    def can_merge(self) -> bool:
+        """Returns whether a linear layer alone can compute what it does with its adapter, which has an `update`."""
+        return self.adapter is None or hasattr(self.adapter, "update")
 
     @property
-    def can_merge(self) -> bool:
-        """Returns whether a linear layer alone can compute what it computes with its adapter, which has a `merge`."""
-        return self.adapter is None or hasattr(self.adapter, "merge")
+    def can_share_rows(self) -> bool:
+        """Returns whether several models with the method can predict in the same rows; see `by_slot.py`."""
+        return self.can_merge and self.attach is None
 
     @property
     def generates(self) -> bool:
@@ -135,6 +135,14 @@ class LinearUpdate(NamedTuple):
     inputs: jax.Array | None = None
     outputs: jax.Array | None = None
     bias: jax.Array | None = None
+
+    def merge(self, kernel: jax.Array) -> jax.Array:
+        """Returns the kernel with which the layer computes the same without the adapter, `[..., in, out]`."""
+        if self.a is not None and self.b is not None:
+            kernel = kernel + jnp.matmul(self.a, self.b, precision=jax.lax.Precision.HIGHEST)
+        if self.inputs is not None:
+            kernel = kernel * self.inputs[..., None]
+        return kernel if self.outputs is None else kernel * self.outputs[..., None, :]
 
 
 def read_bias(linear: Linear) -> jax.Array | None:

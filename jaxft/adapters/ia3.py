@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jaxft.adapters.base import Method, Target, make_constant, tensor_axes
+from jaxft.adapters.base import LinearUpdate, Method, Target, make_constant, read_bias, tensor_axes
 from jaxft.config.adapter import Adapter as AdapterSettings
 from jaxft.layers.linear import Linear
 from jaxft.layers.parameters import Kind, Role, make_parameter
@@ -40,12 +40,12 @@ class IA3(nnx.Module):
         output = linear.add_bias(product)
         return output if self.reads_input else output * self._read_factors().astype(output.dtype)
 
-    def merge(self, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        """Returns the kernel and the bias of a layer that computes the same without the adapter."""
-        factors = self._read_factors()
+    def update(self, linear: Linear) -> LinearUpdate:
+        """Returns what the layer computes."""
+        factors, bias = self._read_factors(), read_bias(linear)
         if self.reads_input:
-            return kernel * factors[..., None], bias
-        return kernel * factors[..., None, :], None if bias is None else bias * factors
+            return LinearUpdate(inputs=factors, bias=bias)
+        return LinearUpdate(outputs=factors, bias=None if bias is None else factors * bias)
 
 
 def make(linears: Sequence[Linear], target: Target, settings: AdapterSettings, rngs: nnx.Rngs) -> list[IA3]:

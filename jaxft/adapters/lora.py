@@ -111,13 +111,6 @@ class LoRA(nnx.Module):
         outputs = self._column_factors(linear.read_kernel()) if self.is_dora else None
         return LinearUpdate(a, b, outputs=outputs, bias=read_bias(linear))
 
-    def merge(self, kernel: jax.Array, bias: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        """Returns the kernel and the bias of a layer that computes the same without the adapter."""
-        merged = self.sum_kernel(kernel)
-        if self.is_dora:
-            merged *= self._column_factors(kernel)[..., None, :]
-        return merged, bias
-
 
 def role_of_a(linear: Linear) -> Role:
     """Returns the role of `a`, which multiplies the vectors that the kernel does."""

@@ -221,16 +221,16 @@ def merge_adapters(model: nnx.Module) -> None:
         linear.expand()
         if linear.adapter is None:
             continue
-        if not hasattr(linear.adapter, "merge"):
+        if not hasattr(linear.adapter, "update"):
             raise UserError(
                 f"adapters of the kind {type(linear.adapter).__name__} cannot be merged into the weights of a model, "
                 "which has no place for what they compute; keep the run, and use it by predict or evaluate, or write "
                 "the adapter next to a loader for PyTorch (--format peft)"
             )
-        kernel, bias = linear.adapter.merge(linear.kernel[...], linear.bias[...] if linear.use_bias else None)
-        linear.kernel[...] = kernel
-        if bias is not None:
-            linear.bias[...] = bias
+        update = linear.adapter.update(linear)
+        linear.kernel[...] = update.merge(linear.kernel[...])
+        if update.bias is not None:
+            linear.bias[...] = update.bias
         del linear.adapter
 
 
@@ -240,7 +240,13 @@ def merge_parameters(
     """Returns the parameters by path of a model without adapters that computes the same; see `merge_adapters`."""
     model = nnx.merge(graphdef, parameter_paths.unflatten(parameters))
     merge_adapters(model)
-    return parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
+    merged = parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
+    if any(map(is_adapter, merged)):
+        raise UserError(
+            "a prefix or a prompt cannot be merged into the weights of a model, which has no place for its vectors; "
+            "export it with --format peft, or keep the run, and use it by predict or evaluate"
+        )
+    return merged
 
 
 def _find_saved(names: Sequence[str], table: WeightTable, model: nnx.Module) -> dict[str, list[bool]]:

@@ -83,9 +83,24 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
 def predict_parser() -> argparse.ArgumentParser:
     """Returns the parser of the flags of `predict`."""
     parser = make_parser(
-        "predict", "Tags or classifies text, or answers questions, with a run's best weights."
+        "predict",
+        "Tags or classifies text, or answers questions, with a run's best weights or with adapters.",
     )
-    add_run_flag(parser)
+    parser.add_argument("--run", help="the --workdir of a run")
+    parser.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="[NAME=]FOLDER",
+        help="adapter in PEFT's files or of a run; may be repeated: a record names the adapter that answers it, and "
+        "--run or an adapter without a name answers the others",
+    )
+    parser.add_argument(
+        "--adapter_field",
+        default="adapter",
+        help="the record's key with the name of its adapter; default adapter",
+    )
+    parser.add_argument("--model", help="base of the adapters, folder or hub id; default: what they name")
     parser.add_argument("--input", default="-", help="file, or - for stdin (default)")
     parser.add_argument("--output", default="-", help="file, or - for stdout (default)")
     add_input_flags(parser, [name for name in PREDICT_FORMATS if name != "hub"])
@@ -97,12 +112,15 @@ def predict_parser() -> argparse.ArgumentParser:
 def predict(argv: list[str] | None = None) -> None:
     """Predicts for the input that the arguments name. Messages go to stderr, because stdout may be the output."""
     with command(predict_parser(), argv) as flags:
-        from jaxft.inference.predict import predict_file  # slow: after --help has been answered
+        # Slow imports come after --help has been answered.
+        from jaxft.inference.adapters.sources import parse_adapters
+        from jaxft.inference.predict import predict_file
 
         predict_file(
-            Path(flags.run),
+            Path(flags.run) if flags.run else None,
             flags.input,
             flags.output,
+            adapters=parse_adapters(flags.adapter, flags.model, flags.adapter_field),
             format=make_file_format(flags),
             word_column=flags.word_column,
             on_error=flags.on_error,

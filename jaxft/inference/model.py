@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxft.config.sections import Settings
 from jaxft.config.settings import replace
 from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.data.batching.choice import make_loader
@@ -149,29 +150,46 @@ def list_batch_shapes(rows: int, length: int, devices: int) -> list[Shape]:
 
 
 def open_model(run: Run, log: Log, *, dtype: str | None = None) -> Model:
-    """Opens the best weights of `run`. The rows of a batch are sharded over all devices of this machine.
+    """Opens the best weights of `run`; see `make_model`.
+
+    Args:
+      run: the run.
+      log: prints a line.
+      dtype: the dtype of the computation and of the base of adapters; by default those of the run.
+
+    Raises:
+      UserError: the run has no weights, or its weights are incomplete; or the base of its adapters is not there.
+    """
+
+    def load(net: Network, config: Settings) -> dict[str, jax.Array]:
+        base = FrozenBase({}, None)
+        if config.adapter.is_used:
+            base = load_base(net, config, open_base_model(config, log), log)
+        _, parameters = load_best(run.workdir, net.kept, run.labels, log, base.digest)
+        return parameters | base.parameters
+
+    return make_model(run, load, dtype=dtype)
+
+
+def make_model(
+    run: Run, load: Callable[[Network, Settings], dict[str, jax.Array]], *, dtype: str | None = None
+) -> Model:
+    """Makes the model of a run. The rows of a batch are sharded over all devices of this machine.
 
     The run's settings of mesh and attention are ignored, because they may belong to another machine. Each device holds
     all parameters, and "auto" chooses the attention.
 
     Args:
       run: the run.
-      log: prints a line.
-      dtype: the dtype of the computation; by default the run's.
-
-    Raises:
-      UserError: the run has no weights, or its weights are incomplete; or the base of its adapters is not there.
+      load: returns the parameters by path for the network and its settings.
+      dtype: the dtype of the computation and of the base of adapters; by default those of the run.
     """
     task = prepare_task(run.config, run.checkpoint.hf_config, run.labels)
     evaluator = make_evaluator(run.labels, run.config, run.tuned)
-    config = replace(run.config, {"model.attention": "auto"})
+    changes = {"model.attention": "auto"} | ({} if dtype is None else {"adapter.base_dtype": dtype})
+    config = replace(run.config, changes)
     devices = jax.devices()
     mesh = Mesh(np.asarray(devices).reshape(-1, 1, 1), AXES)
     net = prepare_network(task, config, run.checkpoint.hf_config, mesh, dtype=dtype)
-    base = FrozenBase({}, None)
-    if config.adapter.is_used:
-        base = load_base(net, config, open_base_model(config, log), log)
-    _, parameters = load_best(run.workdir, net.kept, run.labels, log, base.digest)
-    parameters |= base.parameters
     rows = choose_eval_rows(config, task.batch_spec, len(devices))
-    return Model(run, task, evaluator, net, parameters, rows)
+    return Model(run, task, evaluator, net, load(net, config), rows)

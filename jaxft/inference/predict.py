@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxft.config.settings import replace
 from jaxft.data.encoding.windows import Windows
 from jaxft.data.sources import encodings, files, formats
 from jaxft.data.sources.files import Log, log_nothing
@@ -19,14 +18,14 @@ from jaxft.data.sources.tagged_sentences.column_layout import ColumnSettings
 from jaxft.data.sources.tagged_sentences.conll import read_layout
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
 from jaxft.errors import UserError
+from jaxft.inference.adapters.sources import NO_ADAPTERS, AdapterChoice
+from jaxft.inference.answering import open_answering, without_context
 from jaxft.inference.answers import AnswerWriter, answer_items, log_counts
 from jaxft.inference.input_records import Input, InputLines, Item, open_input
-from jaxft.inference.model import Model, Predictor, open_model
+from jaxft.inference.model import Model, Predictor
 from jaxft.inference.output_file import open_output
 from jaxft.inference.output_formats import ColumnWriter, RecordWriter, TableWriter, choose_names
 from jaxft.tasks.base import AnyAnswers, Example, Json, Split, TaskData
-from jaxft.tasks.registry import TASKS, make_answers, make_data
-from jaxft.training.run_folder.workdir import Run, open_run
 
 COLUMNS = ("conll", "conllu")
 # A chunk has as many words as this many batches have slots. At 1.5 subwords per word it fills six batches.
@@ -58,34 +57,24 @@ def predict_stream(
         yield list(zip(predicted, predictions, strict=True))
 
 
-def require_answers(run: Run) -> AnyAnswers:
-    """Returns what reads and writes the records of a run. Raises `UserError` if its task generates text instead."""
-    answers = make_answers(run)
-    if answers is None:
-        answering = ", ".join(name for name, entry in TASKS.items() if entry.answers)
-        raise UserError(
-            f"--run {run.workdir}: its task is {run.config.task}, and predictions are for {answering}; a "
-            "language model's text is generated with jaxft generate"
-        )
-    return answers
-
-
 def predict_file(
-    run_folder: Path,
+    run_folder: Path | None,
     source: str = "-",
     output: str = "-",
     *,
+    adapters: AdapterChoice = NO_ADAPTERS,
     format: FileFormat = formats.UNSET,
     word_column: int | None = None,
     on_error: str = "stop",
     log: Log = log_nothing,
 ) -> None:
-    """Streams an input through a run's model to an output.
+    """Streams an input through the model of a run, or of adapters, to an output.
 
     Args:
-      run_folder: the folder of the run.
+      run_folder: the folder of the run; None for adapters alone.
       source: a file, or "-" for stdin.
       output: a file, or "-" for stdout.
+      adapters: the adapters that answer records; none for the run alone.
       format: how the input is read.
       word_column: the column of the words in CoNLL columns; by default the run's.
       on_error: see `answer_items`.
@@ -94,10 +83,13 @@ def predict_file(
     Raises:
       UserError: the run, the input or the output is unusable. Mistakes in the run and in names are reported first.
     """
-    run = open_run(run_folder)
-    answers = require_answers(run)
-    model = open_model(run, log) if source == "-" else None  # while the first line of stdin is still to come
-    records = open_input(source, answers.kind, format, log, keys=answers.input_keys)
+    answering = open_answering(run_folder, adapters, log)
+    answers = answering.answers
+    model = (
+        answering.open_model() if source == "-" else None
+    )  # while the first line of stdin is still to come
+    listed = answers.list_records(source, log)
+    records = open_input(source, answers.kind, format, log, keys=answers.input_keys, records=listed)
     name = records.source.format.name
     if name not in answers.formats:
         raise UserError(
@@ -109,9 +101,7 @@ def predict_file(
             f"--on_error=record: {records.name} is in CoNLL columns, which have no place for an error; "
             "mend the file, or give JSON lines with `tokens`"
         )
-    config = run.config
-    if getattr(config.data, "context", False) and name not in COLUMNS:
-        config = replace(config, {"data.context": False})  # each record is a document of its own
+    config = answering.config if name in COLUMNS else without_context(answering.config)
 
     log_once = files.log_once(log)
 
@@ -138,8 +128,8 @@ def predict_file(
         )
 
     with open_output(output, log) as put:
-        model = model or open_model(run, log)
-        data, predictor = make_data(config), model.make_predictor()
+        model = model or answering.open_model()
+        data, predictor = answering.make_data(config), model.make_predictor()
         max_words = CHUNK_BATCHES * model.rows * config.data.max_length
 
         def answer(examples: Iterator[Any]) -> Iterator[list[tuple[Any, Any]]]:
@@ -156,7 +146,7 @@ def predict_file(
             on_error=on_error,
             log=log,
         )
-    log_counts(counts, "text", time.perf_counter() - began, log)
+    log_counts(counts, answers.kind.noun, time.perf_counter() - began, log)
 
 
 def _make_writer(answers: AnyAnswers, records: Input, on_error: str) -> AnswerWriter:

@@ -2,37 +2,35 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from jaxft.config.settings import replace
 from jaxft.data.sources import formats
 from jaxft.data.sources.files import Log
 from jaxft.data.sources.records.in_memory import InMemoryRecords
+from jaxft.inference.answering import Answering, without_context
 from jaxft.inference.input_records import Input, Item
-from jaxft.inference.model import open_model
 from jaxft.inference.output_formats import choose_names
-from jaxft.inference.predict import CHUNK_BATCHES, predict_stream, require_answers
+from jaxft.inference.predict import CHUNK_BATCHES, predict_stream
 from jaxft.tasks.lines import complete_lists
-from jaxft.tasks.registry import make_data
-from jaxft.training.run_folder.workdir import open_run
+
+
+def is_content(value: object) -> bool:
+    """Returns whether a value is a text, the path of an image, its pixels or an image of Pillow, and no record."""
+    return isinstance(value, str) or hasattr(value, "__array_interface__")
 
 
 class RecordPredictor:
-    """The best weights of a run, which answer texts and records.
+    """The best weights of a run, or adapters, which answer texts and records.
 
     The programs for one short text, for a few texts and for many are compiled when they are needed first.
     """
 
-    def __init__(self, run_folder: Path, log: Log):
-        """Opens a run. Raises `UserError` if it is unusable, or generates text instead of answering records."""
-        run = open_run(run_folder)
-        self._answers, self._log = require_answers(run), log
-        config = run.config
-        if getattr(config.data, "context", False):
-            config = replace(config, {"data.context": False})  # each record is a document of its own
-        self._model = open_model(run, log)
-        self._data, self._outputs = make_data(config), self._model.make_predictor()
+    def __init__(self, answering: Answering, log: Log):
+        """Reads the weights of a run or of adapters. Raises `UserError` if they are unusable."""
+        self._answers, self._log = answering.answers, log
+        config = without_context(answering.config)
+        self._model = answering.open_model()
+        self._data, self._outputs = answering.make_data(config), self._model.make_predictor()
         self._max_words = CHUNK_BATCHES * self._model.rows * config.data.max_length
 
     def predict(self, data: Any) -> Iterator[dict[str, Any]]:
@@ -48,7 +46,7 @@ class RecordPredictor:
         if isinstance(data, Sequence):
             if not data:
                 return
-            data = [{self._answers.text_key: item} if isinstance(item, str) else item for item in data]
+            data = [{self._answers.text_key: item} if is_content(item) else item for item in data]
         kept = InMemoryRecords("input", data)
         kind, log = self._answers.kind, self._log
         [source] = formats.resolve_source(kept.address, kind, formats.UNSET, log)

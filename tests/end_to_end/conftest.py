@@ -8,7 +8,7 @@ import types
 import pytest
 
 from jaxft.data.sources.formats import UNSET, FileFormat
-from jaxft.inference import predict
+from jaxft.inference import answering, predict
 from jaxft.inference.model import open_model
 
 # Prints the MiB by which predict or evaluate takes more for the second input than for the first.
@@ -66,7 +66,7 @@ def predicted(monkeypatch, tmp_path):
             models[run.workdir] = open_model(run, log)
         return models[run.workdir]
 
-    monkeypatch.setattr(predict, "open_model", open_once)
+    monkeypatch.setattr(answering, "open_model", open_once)
 
     def run(folder, content: bytes, name: str = "", format=UNSET, **options) -> bytes:
         source = str(tmp_path / name) if name else "-"

@@ -15,7 +15,7 @@ import numpy as np
 from jaxft.config.settings import flatten
 from jaxft.data.encoding.cache import load_or_encode
 from jaxft.hub.processors import TextProcessor
-from jaxft.inference import predict
+from jaxft.inference import answering, predict
 from jaxft.inference.model import open_model
 from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh
@@ -185,7 +185,7 @@ def predict_file(run: Path, samples: list[Path]) -> Trial:
     def trial(rng: random.Random, folder: Path) -> None:
         path, output = copy_damaged(rng.choice(samples), folder, rng), folder / "output"
         on_error = rng.choice(["stop", "record"])
-        with mock.patch.object(predict, "open_model", lambda *_: model):
+        with mock.patch.object(answering, "open_model", lambda *_: model):
             predict.predict_file(run, str(path), str(output), on_error=on_error, log=ignore)
         output.read_bytes().decode("utf-8")
 
