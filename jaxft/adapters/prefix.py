@@ -45,7 +45,7 @@ class PrefixEncoder(nnx.Module):
     def __init__(self, num_layers: int, size: int, settings: AdapterSettings, rngs: nnx.Rngs):
         matrix, bias = Role(Kind.ADAPTER, reads_tokens=False), Role(Kind.BIAS)
         count, outputs = settings.num_virtual_tokens, 2 * num_layers * size
-        self.num_layers, self.has_projection = num_layers, settings.prefix_projection
+        self.count, self.num_layers, self.has_projection = count, num_layers, settings.prefix_projection
         columns = size if self.has_projection else outputs
         self.embedding = make_parameter(jax.random.normal(rngs.params(), (count, columns)), matrix)
         if self.has_projection:

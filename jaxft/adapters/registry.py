@@ -1,6 +1,6 @@
 """Lists the methods of adapters by name. `config/adapter.py` says which settings each reads."""
 
-from jaxft.adapters import adalora, bitfit, bottleneck, ia3, lora, prefix
+from jaxft.adapters import adalora, bitfit, bottleneck, ia3, lora, prefix, prompt
 from jaxft.adapters.base import Method
 
 METHODS: dict[str, Method] = {
@@ -10,4 +10,5 @@ METHODS: dict[str, Method] = {
     "ia3": ia3.METHOD,
     "bottleneck": bottleneck.METHOD,
     "prefix": prefix.METHOD,
+    "prompt": prompt.METHOD,
 }

@@ -27,6 +27,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "ia3": (*_TARGETS, "feedforward_modules"),
     "bottleneck": (*_TARGETS, "r", "dropout", "placement", "activation"),
     "prefix": ("num_virtual_tokens", "prefix_projection", "encoder_hidden_size"),
+    "prompt": ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text"),
 }
 _EVERY_METHOD = ("method", "init_from", "modules_to_save", "base_dtype")
 
@@ -141,13 +142,23 @@ class Adapter:
     )
     activation: str = setting("gelu", "activation within a bottleneck", choices=("gelu", "relu", "silu"))
     num_virtual_tokens: int = setting(
-        20, "number of keys that `prefix` adds to each layer", check=at_least(1)
+        20,
+        "number of keys that `prefix` adds to each layer, or of vectors that `prompt` puts before each text",
+        check=at_least(1),
     )
     prefix_projection: bool = setting(
         False, "makes keys and values of `prefix` by a network of two layers, which is left out of exports"
     )
     encoder_hidden_size: int | None = setting(
         None, "width within that network; unset: the width of the model", check=at_least(1)
+    )
+    prompt_tuning_init: str = setting(
+        "RANDOM",
+        "first vectors of `prompt`: `RANDOM`, or the embeddings of the tokens of a `TEXT`",
+        choices=("RANDOM", "TEXT"),
+    )
+    prompt_tuning_init_text: str | None = setting(
+        None, "that text, which is repeated or cut to the number of vectors", example="'Classify the text'"
     )
 
     @property
@@ -164,6 +175,11 @@ class Adapter:
     def prefix_length(self) -> int:
         """Returns the number of keys that each layer has besides those of texts."""
         return self.num_virtual_tokens if self.method == "prefix" else 0
+
+    @property
+    def prompt_length(self) -> int:
+        """Returns the number of slots before the tokens of each text."""
+        return self.num_virtual_tokens if self.method == "prompt" else 0
 
     def check(self) -> None:
         """Raises `UserError` if a setting is set that the run's method does not read, or two contradict each other."""
@@ -185,6 +201,12 @@ class Adapter:
                     f"config.adapter.init_r={self.init_r}: config.adapter.target_r or rank_pattern is {highest}, and "
                     "ranks only fall; expected none above init_r"
                 )
+        if (self.prompt_tuning_init == "TEXT") != bool(self.prompt_tuning_init_text):
+            raise UserError(
+                f"config.adapter.prompt_tuning_init={self.prompt_tuning_init!r} with "
+                f"config.adapter.prompt_tuning_init_text={self.prompt_tuning_init_text!r}: expected a text with "
+                "'TEXT', and none with 'RANDOM'"
+            )
         if self.encoder_hidden_size and not self.prefix_projection:
             raise UserError(
                 f"config.adapter.encoder_hidden_size={self.encoder_hidden_size} is the width of a network that the run "

@@ -351,6 +351,11 @@ class Settings:
         if self.data.shards > 1:
             self.check_shards()
 
+    @property
+    def text_length(self) -> int:
+        """Returns the most tokens in a window besides those of a prompt."""
+        return self.data.max_length - self.adapter.prompt_length
+
     def check_shards(self) -> None:
         """Raises `UserError` if the training data cannot be dealt to `data.shards` shards."""
         shards, rows = self.data.shards, self.batch.rows

@@ -6,19 +6,25 @@ If PEFT does not have the method, a loader for PyTorch is added.
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from jaxft.adapters.peft.config import WITH_LOADER
 from jaxft.adapters.peft.files import save_adapter
+from jaxft.adapters.plan import AdapterPlan
+from jaxft.config import sections
 from jaxft.config.sections import RUN
+from jaxft.config.settings import declarations, defaults, flatten
 from jaxft.errors import UserError
-from jaxft.hub.adapter_files import MODEL_CONFIG, write_adapter_folder
+from jaxft.hub.adapter_files import MODEL_CONFIG, SETTINGS, write_adapter_folder
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.tensors import open_tensors
 from jaxft.inference.model import Model
 from jaxft.io.files import write_json
 from jaxft.io.stores import address_of
+from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.family import Family
 from jaxft.models.registry import family_of
 from jaxft.tasks.checkpoint_heads import make_run_config
 from jaxft.tasks.registry import head_kind, make_export
@@ -46,12 +52,14 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
             f"--format peft: the run {run.workdir} trains all weights and has no adapter (config.adapter.method); "
             "leave --format out"
         )
-    export, kind = make_export(run), head_kind(run.config.task)
+    export, kind, family = make_export(run), head_kind(run.config.task), family_of(run.checkpoint.hf_config)
     if not export.has_class:
         raise UserError(
             f"--format peft: transformers has no class for the heads of the run {run.workdir}; leave --format out, for "
             "weights with a loader"
         )
+    if plan.method.attach is not None:
+        _check_virtual_tokens(plan, kind, family, reads_token_types=net.model_config.reads_token_types)
     base = find_base(run)
     if any(name.startswith(POOLER) for name in net.base_names) and not any(
         "pooler." in name for name in open_tensors(base)
@@ -62,7 +70,7 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
         )
     parameters = export.to_transformers(model.task, jax.device_get(model.parameters))
     trained = {path: value for path, value in parameters.items() if path not in net.base_names}
-    table = family_of(run.checkpoint.hf_config).table_with_head(kind, net.model_config)
+    table = family.table_with_head(kind, net.model_config)
     tensors, config = save_adapter(plan, table, trained, kind)
     checkpoint = run.config.model.checkpoint
     name, _, revision = checkpoint.partition("@")
@@ -72,6 +80,7 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
 
     def write_extras(folder: Path) -> None:
         write_json(folder / MODEL_CONFIG, make_run_config(export))
+        write_json(folder / SETTINGS, _select_settings(run.config))
         if needs_loader(run):
             shutil.copyfile(LOADER, folder / LOADER.name)
         add_files(folder)
@@ -80,9 +89,36 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
     return sum(tensor.size for tensor in tensors.values())
 
 
+def _select_settings(config: sections.Settings) -> dict[str, Any]:
+    """Returns the settings with which `jaxft predict` answers as the run does, besides those that PEFT's files say."""
+    shared, unset = declarations(sections.Settings), defaults(type(config))
+    sources = [f"data.{name}" for name in ("train", "dev", "test", "cache_dir")]
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if (key.startswith("data.") and key not in sources)
+        or (key.startswith("model.") and key not in shared)
+        or key == "adapter.base_dtype"
+        if value != unset[key] or key == "data.max_length"
+    }
+
+
 def needs_loader(run: Run) -> bool:
     """Returns whether PEFT does not have the method of a run's adapters."""
     return run.config.adapter.method in WITH_LOADER
+
+
+def _check_virtual_tokens(
+    plan: AdapterPlan, kind: HeadKind, family: Family, *, reads_token_types: bool
+) -> None:
+    """Raises `UserError` if PEFT's model would not compute what the run does with its prefix or prompt."""
+    reason = None
+    if plan.settings.prefix_length and not family.has_past_keys:
+        reason = f"transformers' classes of {family.display_name} take no prefix"
+    if kind is HeadKind.QUESTION and reads_token_types:
+        reason = f"PEFT's model for questions leaves token types out, which this {family.display_name} reads"
+    if reason:
+        raise UserError(f"--format peft: {reason}; keep the run, and use it by predict or evaluate")
 
 
 def find_base(run: Run) -> Path:

@@ -165,8 +165,9 @@ def _load_class(class_: Any, model: Model, folder: Path) -> Any:
         return _import_file(folder / LOADER.name).add_adapter(base, folder)
     import peft
 
-    # The model around it leaves token types out for questions.
-    return peft.PeftModel.from_pretrained(base, folder).base_model.eval()
+    adapted = peft.PeftModel.from_pretrained(base, folder).eval()
+    # The model around a base with modules leaves token types out for questions. It also adds prefixes and prompts.
+    return adapted if adapted.active_peft_config.is_prompt_learning else adapted.base_model
 
 
 def load_exported(folder: Path) -> Any:

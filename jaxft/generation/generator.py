@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import jax
 import numpy as np
@@ -10,7 +11,7 @@ from flax import nnx
 from jaxft.errors import UserError
 from jaxft.generation import beam, sampling
 from jaxft.generation.options import GenerationOptions
-from jaxft.layers.heads.backbone import Backbone
+from jaxft.layers.heads.backbone import AdaptableBackbone, Backbone, count_virtual_tokens
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import make_decoder
 
@@ -60,7 +61,8 @@ class Generator:
         self._decoder = make_decoder(config)
         self._weights = self._decoder.prepare_weights(backbone)
         self._eos = -1 if eos is None else eos
-        self.max_positions = config.max_positions
+        adaptable = cast(AdaptableBackbone, backbone)  # as all that generate text
+        self.max_positions = config.max_positions - count_virtual_tokens(adaptable)
 
     def generate(
         self,

@@ -245,7 +245,7 @@ def make_run_writer(folder: Path, log: Callable[[str], None]) -> Writer:
         tokenizer,
         template=template,
         start=[] if template else [find_boundary_tokens(tokenizer).start],
-        max_length=run.config.data.max_length,
+        max_length=run.config.text_length,
     )
 
 

@@ -14,7 +14,13 @@ from jaxft.layers.sharding import constrain_sharding
 
 
 class EmbeddingAdapter(Protocol):
-    """Changes what an embedding returns. It is a module of flax."""
+    """Changes what an embedding returns. It is a module of flax.
+
+    Attributes:
+      count: the number of positions that it adds before those of texts.
+    """
+
+    count: int
 
     def __call__(self, ids: jax.Array, look_up: Callable[[jax.Array], jax.Array]) -> jax.Array:
         """Returns vectors of ids, int32 `[...]` -> `[..., D]`; `look_up` returns those of the table."""
@@ -53,11 +59,11 @@ class Embedding(nnx.Module):
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Looks up ids, int32 `[...]` -> `[..., D]` of float32, or of float64 if the table is."""
+        return self.look_up(ids) if self.adapter is None else self.adapter(ids, self.look_up)
 
-        def look_up(ids: jax.Array) -> jax.Array:
-            return widen(_lookup(self.embedding[...], ids))
-
-        return look_up(ids) if self.adapter is None else self.adapter(ids, look_up)
+    def look_up(self, ids: jax.Array) -> jax.Array:
+        """Looks up ids in the table alone, int32 `[...]` -> `[..., D]`."""
+        return widen(_lookup(self.embedding[...], ids))
 
 
 @jax.custom_vjp

@@ -95,6 +95,7 @@ class Family:
       image_processor: transformers' class that makes images of the model's size, for checkpoints that name none.
       adapter_targets: the linear layers that get adapters if a run names none, by kind: "lora", "ia3", and of these
         those whose inputs are scaled ("ia3_inputs").
+      has_past_keys: whether transformers' classes take keys and values before those of texts, as PEFT gives prefixes.
     """
 
     display_name: str
@@ -111,6 +112,7 @@ class Family:
     resize: Callable[[Any, Any], Mapping[str, Resized]] = lambda stored, config: {}
     image_processor: str | None = None
     adapter_targets: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=lambda: ADAPTER_TARGETS)
+    has_past_keys: bool = False
 
     def head(self, kind: HeadKind, config: ModelConfig) -> Head:
         """Returns a kind of head over a backbone of the shape `config`."""

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from jaxft.adapters.peft.files import load_adapter
 from jaxft.adapters.plan import AdapterPlan, is_adapter
+from jaxft.adapters.prompt import EMBEDDING, choose_first_tokens
 from jaxft.config.sections import Settings
 from jaxft.data.batching.batch import Shape
 from jaxft.errors import UserError, list_names
@@ -265,6 +266,12 @@ def initial_parameters(
     if net.adapters is None:
         return parameters, line
     parameters |= _initialize_adapters(net, net.adapters, parameters)
+    if text := config.adapter.prompt_tuning_init_text:
+        leaf = net.abstract[EMBEDDING]
+        ids = choose_first_tokens(checkpoint.tokenizer, text, leaf.shape[0])
+        parameters[EMBEDDING] = put_array(
+            np.asarray(parameters[net.vocabulary][np.asarray(ids)]), leaf.sharding
+        )
     if config.adapter.init_from is not None:
         table = family_of(checkpoint.hf_config).table_with_head(head_kind(config.task), net.model_config)
         adapter = read_adapter(config.adapter.init_from)

@@ -21,6 +21,7 @@ METHODS = {
     "ADALORA": "adalora",
     "IA3": "ia3",
     "PREFIX_TUNING": "prefix",
+    "PROMPT_TUNING": "prompt",
     "BOTTLENECK": "bottleneck",
     "BITFIT": "bitfit",
 }
@@ -30,6 +31,7 @@ TASK_TYPES = {
     HeadKind.SEQUENCE: "SEQ_CLS",
     HeadKind.QUESTION: "QUESTION_ANS",
     HeadKind.NEXT_TOKEN: "CAUSAL_LM",
+    HeadKind.IMAGE: None,  # PEFT has no type for it, and does not need one
 }
 # PEFT adds some to `modules_to_save`; heads are always trained here.
 HEADS = ("classifier", "score", "qa_outputs")
@@ -41,6 +43,7 @@ SETTINGS: dict[str, dict[str, str]] = {  # of each method: PEFT's names, and our
     "bottleneck": {name: name for name in ("r", "activation", "dropout")},
     "bitfit": {},
     "prefix": {"num_virtual_tokens": "num_virtual_tokens"},
+    "prompt": {"num_virtual_tokens": "num_virtual_tokens"},
 }
 # Of AdaLoRA: keys that say how it was trained, and others that PEFT does not read, or whose content tensors have too.
 OF_TRAINING = ("deltaT", "beta1", "beta2", "orth_reg_weight")
@@ -52,7 +55,8 @@ IGNORED = (
     *("target_modules", "feedforward_modules", "exclude_modules", "layers_to_transform", "layers_pattern"),
     *("megatron_core", "qalora_group_size", "eva_config"),
     *("token_dim", "num_layers", "num_attention_heads", "num_transformer_submodules"),
-    *("encoder_hidden_size", "prefix_projection", "init_weights"),
+    *("encoder_hidden_size", "prefix_projection", "init_weights", "prompt_tuning_init"),
+    *("prompt_tuning_init_text", "tokenizer_name_or_path", "tokenizer_kwargs"),
 )
 # Initializations that leave the base weights as they are.
 PLAIN_INITS = (None, True, False, "true", "gaussian", "orthogonal", "eva")

@@ -104,7 +104,8 @@ TENSORS: dict[str, Sequence[AdapterTensor]] = {
     "ia3": IA3,
     "bottleneck": BOTTLENECK,
     "bitfit": (),
-    "prefix": (),  # whose tensor is of no module: see virtual_tokens.py
+    "prefix": (),  # the tensor of these two is of no module: see virtual_tokens.py
+    "prompt": (),
 }
 
 

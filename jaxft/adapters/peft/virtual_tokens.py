@@ -7,10 +7,12 @@ import numpy as np
 
 from jaxft.adapters.plan import AdapterPlan
 from jaxft.adapters.prefix import compute_prefix
+from jaxft.adapters.prompt import EMBEDDING
 from jaxft.errors import UserError
 
 TENSOR = "prompt_embeddings"
-PATHS = {"prefix": "backbone/adapter/embedding"}  # of the parameter that the tensor holds, by method
+# The paths of the parameter that the tensor holds, by method.
+PATHS = {"prefix": "backbone/adapter/embedding", "prompt": EMBEDDING}
 
 
 def load_virtual_tokens(

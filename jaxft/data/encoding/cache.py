@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from jaxft.data.encoding.windows import Windows, join_windows
+from jaxft.data.encoding.windows import Windows, add_prompt, join_windows
 from jaxft.data.ragged import offsets_from_lengths
 
 CHUNK_CHARACTERS = 1 << 21  # of text that one chunk holds: some seconds of work in bounded memory
@@ -26,7 +26,9 @@ _log = logging.getLogger(__name__)
 _CHECKSUM = b"jaxft.checksum"  # the key of the checksum in a file's schema
 
 
-def load_or_encode(path: pathlib.Path | None, make_encoders: Callable[[], ChunkEncoders]) -> Windows:
+def load_or_encode(
+    path: pathlib.Path | None, make_encoders: Callable[[], ChunkEncoders], prompt_length: int = 0
+) -> Windows:
     """Returns the windows of all chunks, in order; reads them from the file `path` if it exists.
 
     Each process that shares the file encodes the chunks that no other process has taken. One process joins them into
@@ -37,16 +39,29 @@ def load_or_encode(path: pathlib.Path | None, make_encoders: Callable[[], ChunkE
       path: the file that keeps the windows; None for no cache.
       make_encoders: returns the encoder of each chunk. It is called only if the file is missing or damaged. If chunks
         can be written, only one table is in memory at a time.
+      prompt_length: the number of slots to add before each window; see `add_prompt`.
     """
+    if prompt_length and path is not None:
+        path = path.with_stem(f"{path.stem}-{prompt_length}")
     windows = None if path is None else load_windows(path)
     if windows is not None:
         return windows
     encoders = make_encoders()
+    if prompt_length:
+        encoders = {
+            items: functools.partial(_encode_with_prompt, encode, prompt_length)
+            for items, encode in encoders.items()
+        }
     if path is not None:
         windows = _encode_into_file(path, encoders)
     if windows is not None:
         return windows
     return join_windows([table for encode in encoders.values() for table in encode()])
+
+
+def _encode_with_prompt(encode: Callable[[], Iterable[Windows]], prompt_length: int) -> Iterator[Windows]:
+    """Yields the tables of an encoder, with slots for a prompt."""
+    return (add_prompt(table, prompt_length) for table in encode())
 
 
 def split_by_size(sizes: Iterable[int], target_size: int) -> list[range]:

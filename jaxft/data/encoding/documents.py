@@ -42,6 +42,7 @@ def encode_documents(
     max_length: int,
     layout: str = "documents",
     stride: int | None = None,
+    prompt_length: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Windows:
     """Encodes texts as windows of at most `max_length` tokens.
@@ -70,6 +71,7 @@ def encode_documents(
       max_length: the most tokens in a window.
       layout: "documents" or "blocks".
       stride: number of context tokens at the start of a document's later windows.
+      prompt_length: the number of slots to add before each window; see `add_prompt`.
       cache_dir: see `encode_sentences`.
 
     Raises:
@@ -98,7 +100,7 @@ def encode_documents(
             encode = functools.partial(_encode_documents, texts, tokenizer, max_length, stride or 0, special)
         return {chunk: functools.partial(encode, chunk) for chunk in chunks}
 
-    return load_or_encode(path, make_encoders)
+    return load_or_encode(path, make_encoders, prompt_length)
 
 
 def _fingerprint(

@@ -37,6 +37,7 @@ def encode_labelled_texts(
     max_length: int,
     truncation: str = "head",
     stride: int | None = None,
+    prompt_length: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Windows:
     """Encodes texts as windows of at most `max_length` tokens, special ones included.
@@ -63,6 +64,7 @@ def encode_labelled_texts(
       max_length: the most tokens in a window.
       truncation: see above.
       stride: the least number of tokens that neighbouring windows share.
+      prompt_length: the number of slots to add before each window; see `add_prompt`.
       cache_dir: see `encode_sentences`.
 
     Raises:
@@ -95,7 +97,7 @@ def encode_labelled_texts(
             indices: functools.partial(encode, indices) for indices in split_by_size(sizes, CHUNK_CHARACTERS)
         }
 
-    return load_or_encode(path, make_encoders)
+    return load_or_encode(path, make_encoders, prompt_length)
 
 
 def _has_pairs(examples: Sequence[LabelledText]) -> bool:

@@ -34,6 +34,7 @@ def encode_questions(
     *,
     max_length: int,
     stride: int | None = None,
+    prompt_length: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
 ) -> Windows:
     """Encodes each question and its context as windows of at most `max_length` tokens, with the token types of pairs.
@@ -55,6 +56,7 @@ def encode_questions(
       tokenizer: a fast Hugging Face tokenizer.
       max_length: the most tokens in a window.
       stride: number of context tokens that neighbouring windows share.
+      prompt_length: the number of slots to add before each window; see `add_prompt`.
       cache_dir: see `encode_sentences`.
 
     Raises:
@@ -84,7 +86,7 @@ def encode_questions(
             indices: functools.partial(encode, indices) for indices in split_by_size(sizes, CHUNK_CHARACTERS)
         }
 
-    return load_or_encode(path, make_encoders)
+    return load_or_encode(path, make_encoders, prompt_length)
 
 
 def max_question_tokens(tokenizer: "PreTrainedTokenizerBase", max_length: int) -> int:

@@ -52,6 +52,7 @@ def encode_sentences(
     label_subwords: str = "first",
     context: bool = False,
     stride: int | None = None,
+    prompt_length: int = 0,
     cache_dir: str | os.PathLike[str] | None = None,
     only: range | None = None,
 ) -> Windows:
@@ -74,6 +75,7 @@ def encode_sentences(
         becomes I-X.
       context: True if neighbouring sentences of the same document fill the room that a sentence leaves.
       stride: number of subwords that a long sentence's window keeps free for context; by default a quarter of the room.
+      prompt_length: the number of slots to add before each window; see `add_prompt`.
       cache_dir: the folder that keeps windows, in an Arrow file for each fingerprint. Processes that share the folder
         share the work. If it cannot be read or written, a warning names the reason and the work is done without it.
       only: the range (of step 1) of sentences that get windows, while the others are context; by default all.
@@ -114,7 +116,7 @@ def encode_sentences(
             start = numbers.stop
         return encoders or {range(0): encoder(SentenceChunk([], 0, 0), 0)}
 
-    return load_or_encode(path, make_encoders)
+    return load_or_encode(path, make_encoders, prompt_length)
 
 
 def choose_stride(stride: int | None, room: int) -> int:

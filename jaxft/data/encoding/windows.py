@@ -142,6 +142,31 @@ class Windows:
         return values
 
 
+def add_prompt(windows: Windows, count: int) -> Windows:
+    """Returns the windows with `count` slots before each of them, for a prompt: their ids are -1, -2, ..., -`count`.
+
+    These slots have no labels and no words. Labels of windows that are places in them move, but not 0 and 0, which
+    stand for no place.
+    """
+    offsets = offsets_from_lengths(windows.lengths + count)
+    to_prompts = ragged_arange(offsets[:-1], np.full(len(windows), count))
+    to_tokens = ragged_arange(offsets[:-1] + count, windows.lengths)
+    columns: dict[str, pa.Array] = {}
+    for name in windows.record_batch.schema.names:
+        column, values = windows.record_batch.column(name), windows.column(name)
+        if pa.types.is_large_list(column.type):
+            filled = np.full(offsets[-1], 0 if name == "token_type_ids" else -1, values.dtype)
+            filled[to_tokens] = values[windows.offsets[0] : windows.offsets[-1]]
+            if name == "input_ids":
+                filled[to_prompts] = np.tile(-1 - np.arange(count), len(windows))
+            column = pa.LargeListArray.from_arrays(offsets, pa.array(filled))
+        elif name == "labels" and windows.has_column("char_start"):
+            moved = np.where(values.any(axis=1, keepdims=True), values + count, values)
+            column = pa.FixedSizeListArray.from_arrays(pa.array(moved.ravel()), column.type.list_size)
+        columns[name] = column
+    return Windows(pa.RecordBatch.from_pydict(columns))
+
+
 def join_windows(tables: Sequence[Windows]) -> Windows:
     """Returns the windows of several tables, in order, as one table in memory."""
     return Windows(pa.concat_batches([windows.record_batch for windows in tables]))

@@ -71,7 +71,13 @@ class Prefix(NamedTuple):
 
 
 class BackboneAdapter(Protocol):
-    """Adds a prefix to all layers of a backbone. It is a module of flax."""
+    """Adds a prefix to all layers of a backbone. It is a module of flax.
+
+    Attributes:
+      count: P, the number of keys of the prefix.
+    """
+
+    count: int
 
     def __call__(self) -> Prefix:
         """Returns the prefix of each layer, `[layers, P, D]`."""

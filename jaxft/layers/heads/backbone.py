@@ -103,6 +103,12 @@ class AdaptableBackbone(Protocol):
         """The first layers."""
 
 
+def count_virtual_tokens(backbone: AdaptableBackbone) -> int:
+    """Returns the number of positions before those of texts."""
+    adapters = backbone.adapter, backbone.embeddings.word.adapter
+    return sum(adapter.count for adapter in adapters if adapter is not None)
+
+
 class LanguageBackbone(WordBackbone, Protocol):
     """A backbone whose word embeddings are also its output layer."""
 

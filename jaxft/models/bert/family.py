@@ -14,5 +14,6 @@ FAMILY = Family(
     heads=weights.HEADS,
     is_causal=False,
     has_pooler=True,
+    has_past_keys=True,
     new_model=describe_new_encoder(config.BertConfig, {}),
 )

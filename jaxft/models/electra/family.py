@@ -22,5 +22,6 @@ FAMILY = Family(
     heads=weights.HEADS,
     is_causal=False,
     has_pooler=False,
+    has_past_keys=True,
     new_model=describe_new_encoder(config.ElectraConfig, _BASE),
 )

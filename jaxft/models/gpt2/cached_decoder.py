@@ -7,6 +7,7 @@ once, in advance.
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import jax
@@ -15,8 +16,9 @@ from flax import nnx
 
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.attention.dense import dense_attention
-from jaxft.layers.attention.interface import Visibility
-from jaxft.layers.heads.backbone import Backbone
+from jaxft.layers.attention.interface import Prefix, Visibility
+from jaxft.layers.attention.prefix import attend_with_prefix
+from jaxft.layers.heads.backbone import Backbone, count_virtual_tokens
 from jaxft.models.decoder import CachedDecoder
 from jaxft.models.gpt2.config import GPT2Config
 from jaxft.models.gpt2.network import GPT2
@@ -51,9 +53,12 @@ class DecoderWeights(NamedTuple):
     """The weights of a decoder, in the dtype of its computation. Norms are float32."""
 
     word: jax.Array  # [V, D], the embeddings of tokens and the weights of the output layer
-    position: jax.Array  # [max_positions, D]
+    position: jax.Array  # [max_positions - P, D], from the first position of texts
     layers: list[Layer]
     norm: Norm
+    prefix: list[Prefix] | None = (
+        None  # the first keys and values of each layer, [P, D], which all texts share
+    )
 
 
 Cache = list[tuple[jax.Array, jax.Array]]  # the keys and the values of each layer, both [R, H, T, D / H]
@@ -85,6 +90,25 @@ def _scores(weights: DecoderWeights, x: jax.Array) -> jax.Array:
     return jax.lax.optimization_barrier(logits)
 
 
+def _mix(query: jax.Array, scores: jax.Array, values: jax.Array, prefix: Prefix | None) -> jax.Array:
+    """Returns what attention mixes of the values of each row and of the prefix, `[R, H, d]`.
+
+    Args:
+      query: the scaled queries, `[R, H, d]`.
+      scores: those of the keys of each row, float32 `[R, H, T]`.
+      values: `[R, H, T, d]`.
+      prefix: the keys and values that all rows share; None for none.
+    """
+    if prefix is None:
+        return jnp.einsum("rht,rhtd->rhd", jax.nn.softmax(scores).astype(values.dtype), values)
+    count, (_, heads, _) = len(prefix.keys), query.shape
+    keys, more_values = (x.reshape(count, heads, -1) for x in prefix)
+    more_scores = jnp.einsum("rhd,phd->rhp", query, keys, preferred_element_type=jnp.float32)
+    shares = jax.nn.softmax(jnp.concatenate([more_scores, scores], axis=2)).astype(values.dtype)
+    mixed = jnp.einsum("rht,rhtd->rhd", shares[..., count:], values)
+    return mixed + jnp.einsum("rhp,phd->rhd", shares[..., :count], more_values)
+
+
 @dataclasses.dataclass(frozen=True)
 class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
     """Decodes with a GPT-2 of a shape."""
@@ -111,7 +135,7 @@ class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
             def norm(module, index=...) -> Norm:
                 return Norm(module.scale[...][index], module.bias[...][index])
 
-            return DecoderWeights(
+            weights = DecoderWeights(
                 word=backbone.embeddings.word.embedding[...].astype(dtype),
                 position=backbone.embeddings.position.embedding[...].astype(dtype),
                 layers=[
@@ -129,8 +153,30 @@ class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
                 ],
                 norm=norm(backbone.norm),
             )
+            return self._add_prefix(weights, backbone)
 
         return transpose_weights(state)
+
+    def _add_prefix(self, weights: DecoderWeights, backbone: GPT2) -> DecoderWeights:
+        """Returns the weights with the prefix that adapters give the backbone.
+
+        A prompt is a prefix too: no text changes the keys and values of what is before it.
+        """
+        count, prompt = count_virtual_tokens(backbone), backbone.embeddings.word.adapter
+        if not count:
+            return weights
+        dtype = weights.word.dtype
+        prefix: Cache = []
+        if backbone.adapter is not None:
+            prefix = list(zip(*backbone.adapter(), strict=True))
+        elif prompt is not None:
+            x = prompt(-1 - jnp.arange(count), backbone.embeddings.word.look_up).astype(dtype)
+            x = x + weights.position[:count]
+            _, prefix = self._run_layers(weights, x, jnp.ones((1, count), jnp.int32))
+        return weights._replace(
+            prefix=[Prefix(keys.astype(dtype), values.astype(dtype)) for keys, values in prefix],
+            position=weights.position[count:],
+        )
 
     def prefill(
         self, weights: DecoderWeights, ids: jax.Array, start: jax.Array, capacity: int
@@ -142,24 +188,43 @@ class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
         positions = jnp.maximum(columns - start[:, None], 0)
         segments = (columns >= start[:, None]).astype(jnp.int32)
         x = (weights.word[ids] + weights.position[positions]).reshape(rows * length, -1)
-        cache, visibility = [], Visibility(causal=True)
+        x, pairs = self._run_layers(weights, x, segments)
+        heads = (
+            (z.reshape(rows, length, config.num_heads, -1).swapaxes(1, 2) for z in pair) for pair in pairs
+        )
+        room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
+        cache = [(jnp.pad(keys, room), jnp.pad(values, room)) for keys, values in heads]
+        last = x.reshape(rows, length, -1)[:, -1].T
+        return _scores(weights, _norm(last, weights.norm, config.layer_norm_eps, 0)), cache
+
+    def _run_layers(
+        self, weights: DecoderWeights, x: jax.Array, segments: jax.Array
+    ) -> tuple[jax.Array, Cache]:
+        """Runs entire texts through all layers.
+
+        Args:
+          weights: the decoder's weights.
+          x: `[R * L, D]`.
+          segments: int32 `[R, L]`, 1 at texts and 0 at padding.
+
+        Returns:
+          The last layer's output, and the keys and values of each layer, `[R * L, D]`.
+        """
+        config, visibility, pairs = self.config, Visibility(causal=True), []
         for index, layer in enumerate(weights.layers):
             projected = _rows(layer.query_key_value, _norm(x, layer.attention_norm, config.layer_norm_eps, 1))
             query, key, value = jnp.split(projected, 3, axis=1)
             if config.scale_by_inverse_layer:
                 query = query / (index + 1)
-            mixed = dense_attention(
-                query, key, value, segments, num_heads=config.num_heads, visibility=visibility
-            )
+            attend = dense_attention
+            if weights.prefix is not None:
+                attend = functools.partial(attend_with_prefix, dense_attention, prefix=weights.prefix[index])
+            mixed = attend(query, key, value, segments, num_heads=config.num_heads, visibility=visibility)
             x = x + _rows(layer.output, mixed)
             inner = _rows(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 1))
             x = x + _rows(layer.down, ACTIVATIONS[config.activation](inner))
-            heads = (z.reshape(rows, length, config.num_heads, -1).swapaxes(1, 2) for z in (key, value))
-            room = ((0, 0), (0, 0), (0, capacity - length), (0, 0))
-            keys, values = (jnp.pad(z, room) for z in heads)
-            cache.append((keys, values))
-        last = x.reshape(rows, length, -1)[:, -1].T
-        return _scores(weights, _norm(last, weights.norm, config.layer_norm_eps, 0)), cache
+            pairs.append((key, value))
+        return x, pairs
 
     def decode_step(
         self, weights: DecoderWeights, cache: Cache, ids: jax.Array, start: jax.Array, column: jax.Array
@@ -183,8 +248,8 @@ class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
             filled.append((keys, values))
             scale = query.shape[-1] ** -0.5 / (index + 1 if config.scale_by_inverse_layer else 1)
             scores = jnp.einsum("rhd,rhtd->rht", query * scale, keys, preferred_element_type=jnp.float32)
-            shares = jax.nn.softmax(jnp.where(is_visible, scores, -jnp.inf)).astype(x.dtype)
-            mixed = jnp.einsum("rht,rhtd->rhd", shares, values)
+            scores = jnp.where(is_visible, scores, -jnp.inf)
+            mixed = _mix(query * scale, scores, values, weights.prefix and weights.prefix[index])
             x = x + _columns(layer.output, mixed.reshape(rows, -1).T)
             inner = _columns(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 0))
             x = x + _columns(layer.down, ACTIVATIONS[config.activation](inner))

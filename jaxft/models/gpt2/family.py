@@ -14,6 +14,7 @@ FAMILY = Family(
     heads=weights.HEADS,
     is_causal=True,
     has_pooler=False,
+    has_past_keys=True,
     new_model=NewModel(config.NEW_MODEL_FIELDS, config.make_new_config, has_tokenizer=True),
     make_decoder=GPT2Decoder,  # type: ignore[arg-type]  # of this family's shapes only
     # Query, key and value are one weight of checkpoints, and get one adapter.

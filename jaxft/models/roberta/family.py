@@ -29,6 +29,7 @@ def _declare(config_class: type[config.RobertaConfig], name: str, vocab_size: in
         heads=weights.make_heads(name),
         is_causal=False,
         has_pooler=True,
+        has_past_keys=True,
         new_model=describe_new_encoder(config_class, base),
     )
 

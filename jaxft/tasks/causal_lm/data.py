@@ -38,7 +38,8 @@ class Documents(DocumentData):
         return encode_documents(
             texts if only is None else texts[only.start : only.stop],
             processor.tokenizer,
-            max_length=data.max_length,
+            max_length=self._config.text_length,
+            prompt_length=self._config.adapter.prompt_length,
             layout=data.layout,
             stride=data.stride,
             cache_dir=cache_folder(data.cache_dir) if cached else None,

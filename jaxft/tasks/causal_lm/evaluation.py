@@ -76,7 +76,7 @@ class LanguageModelEvaluator(Evaluator[Document, Windows, Scores, LanguageModelS
             return scores
         options = GenerationOptions(max_new_tokens=settings.max_new_tokens, beams=settings.beams)
         # Prompts are cut to leave room for the targets.
-        room = data.max_length - settings.max_new_tokens
+        room = self._config.text_length - settings.max_new_tokens
         prompts = encode_prompts(split.examples[: settings.generate], tokenizer_of(processor), room)
         return dataclasses.replace(scores, generated=generate(prompts, options))
 

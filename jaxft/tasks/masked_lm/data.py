@@ -49,7 +49,8 @@ class MaskedDocuments(DocumentData):
         windows = encode_texts(
             texts,
             tokenizer,
-            max_length=data.max_length,
+            max_length=self._config.text_length,
+            prompt_length=self._config.adapter.prompt_length,
             layout="documents" if has_masks else data.layout,
             stride=data.stride,
             given_mask=mask_id if has_masks else None,

@@ -58,6 +58,7 @@ def encode_texts(
     layout: str = "documents",
     stride: int | None = None,
     given_mask: int | None = None,
+    prompt_length: int = 0,
     cache_dir: Path | None = None,
 ) -> Windows:
     """Encodes texts as windows of at most `max_length` tokens, special tokens included.
@@ -82,6 +83,7 @@ def encode_texts(
       layout: "documents" or "blocks".
       stride: number of context tokens at the start of a document's later windows.
       given_mask: the id of the mask token, if the texts have masks; these alone then have labels, which say nothing.
+      prompt_length: the number of slots to add before each window; see `add_prompt`.
       cache_dir: the folder of the cache; None for no cache.
 
     Raises:
@@ -112,7 +114,7 @@ def encode_texts(
         encode = functools.partial(_encode_documents, texts, tokenizer, special, room, stride or 0)
         return {chunk: functools.partial(encode, chunk) for chunk in chunks}
 
-    return load_or_encode(path, make_encoders)
+    return load_or_encode(path, make_encoders, prompt_length)
 
 
 def _fingerprint(

@@ -104,7 +104,8 @@ def _encode_texts(
         np.zeros(len(examples), np.int32),  # `combine_windows` adds the labels of the tasks
         np.ones(len(examples), bool),
         processor.tokenizer,
-        max_length=config.data.max_length,
+        max_length=config.text_length,
+        prompt_length=config.adapter.prompt_length,
         truncation=config.data.truncation,
         stride=config.data.stride,
         cache_dir=cache_folder(config.data.cache_dir) if cached else None,

@@ -61,7 +61,8 @@ class Questions(TextData[Question]):
         return encode_questions(
             questions if only is None else questions[only.start : only.stop],
             processor.tokenizer,
-            max_length=data.max_length,
+            max_length=self._config.text_length,
+            prompt_length=self._config.adapter.prompt_length,
             stride=data.stride,
             cache_dir=cache_folder(data.cache_dir) if cached else None,
         )
