@@ -14,7 +14,7 @@ from jaxft.config.sections import Data
 from jaxft.config.settings import declarations
 from jaxft.data.encoding.documents import LAYOUTS
 from jaxft.data.sources import files
-from jaxft.data.sources.formats import DOCUMENTS, QUESTIONS, SENTENCES, TEXTS
+from jaxft.data.sources.formats import DOCUMENTS, IMAGES, QUESTIONS, SENTENCES, TEXTS
 from jaxft.errors import UserError
 from jaxft.generation.options import PROMPT_ROWS, GenerationOptions
 from jaxft.tasks.settings import make_file_format
@@ -22,7 +22,7 @@ from jaxft.tasks.settings import make_file_format
 # Flags of `evaluate` that replace a setting of the run's data.
 DATA_FLAGS = ("format", "encoding", "delimiter", "word_column", "tag_column", "layout", "stride")
 PREDICT_FORMATS = tuple(
-    dict.fromkeys(name for kind in (SENTENCES, TEXTS, QUESTIONS) for name in kind.formats)
+    dict.fromkeys(name for kind in (SENTENCES, TEXTS, QUESTIONS, IMAGES) for name in kind.formats)
 )
 # The help of the flags that are fields of `GenerationOptions`.
 GENERATION_HELP = {
@@ -101,7 +101,7 @@ def predict_parser() -> argparse.ArgumentParser:
         help="the record's key with the name of its adapter; default adapter",
     )
     parser.add_argument("--model", help="base of the adapters, folder or hub id; default: what they name")
-    parser.add_argument("--input", default="-", help="file, or - for stdin (default)")
+    parser.add_argument("--input", default="-", help="file, - for stdin (default), or a folder of images")
     parser.add_argument("--output", default="-", help="file, or - for stdout (default)")
     add_input_flags(parser, [name for name in PREDICT_FORMATS if name != "hub"])
     parser.add_argument("--word-column", type=int, help="of CoNLL input, from 0; default the run's")

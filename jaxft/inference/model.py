@@ -14,7 +14,7 @@ from jaxft.config.sections import Settings
 from jaxft.config.settings import replace
 from jaxft.data.batching.batch import Batch, Batches, Shape
 from jaxft.data.batching.choice import make_loader
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.parallel.mesh import AXES, local_rows
 from jaxft.tasks.base import AnyEvaluator, Task
 from jaxft.tasks.registry import make_evaluator
@@ -28,7 +28,7 @@ from jaxft.training.run_folder.workdir import Run
 from jaxft.training.trainer import compile_eval
 
 Log = Callable[[str], None]
-Predictor = Callable[[Windows], Iterator[tuple[Batch, dict[str, np.ndarray]]]]
+Predictor = Callable[[Encoded], Iterator[tuple[Batch, dict[str, np.ndarray]]]]
 SHORT_ROW = 128  # slots of the row for a single short text; that for a longer one is 4, 16, ... times as long
 
 
@@ -59,7 +59,7 @@ class Model:
 
     def loader(
         self,
-        windows: Windows,
+        windows: Encoded,
         *,
         pack: bool,
         rows: int | None = None,
@@ -105,22 +105,22 @@ class Model:
         programs: dict[Shape, Any] = {}
         needs: collections.Counter[Shape] = collections.Counter()
 
-        def pack(windows: Windows, shape: Shape) -> Batches:
+        def pack(windows: Encoded, shape: Shape) -> Batches:
             return self.loader(windows, pack=True, rows=shape.rows, length=shape.length, block_length=0)
 
-        def hold(windows: Windows, shape: Shape) -> bool:
+        def hold(windows: Encoded, shape: Shape) -> bool:
             if windows.lengths.sum() > shape.slots or windows.lengths.max(initial=0) > shape.length:
                 return False
             return pack(windows, shape).steps_per_epoch <= 1
 
-        def choose(windows: Windows) -> Shape:
+        def choose(windows: Encoded) -> Shape:
             fitting = [shape for shape in shapes[:-1] if hold(windows, shape)] + shapes[-1:]
             needs[fitting[0]] += 1
             if fitting[0] not in programs and needs[fitting[0]] == 1:
                 return next((shape for shape in fitting if shape in programs), fitting[0])
             return fitting[0]
 
-        def predict(windows: Windows) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
+        def predict(windows: Encoded) -> Iterator[tuple[Batch, dict[str, np.ndarray]]]:
             shape = choose(windows)
             if shape not in programs:
                 programs.update(self.compile([shape]))

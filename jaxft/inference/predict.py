@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxft.data.encoding.windows import Windows
+from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.sources import encodings, files, formats
 from jaxft.data.sources.files import Log, log_nothing
 from jaxft.data.sources.formats import FileFormat
@@ -34,7 +34,7 @@ CHUNK_BATCHES = 4
 
 def predict_stream(
     model: Model,
-    data: TaskData[Example, Windows, Any],
+    data: TaskData[Example, Encoded, Any],
     outputs: Predictor,
     examples: Iterable[Example | None],
     *,

@@ -39,6 +39,7 @@ from jaxft.tasks.reading import cache_folder, chunk_by_words, count_set_in_any_p
 from jaxft.tasks.settings import make_file_format
 
 NOUN = "image"
+NO_MIXING = Mixing()
 
 
 class LabelledImages(TaskData[ImageExample, ImageWindows, ImageProcessor]):
@@ -136,7 +137,7 @@ class LabelledImages(TaskData[ImageExample, ImageWindows, ImageProcessor]):
         examples: Sequence[ImageExample],
         labels: Sequence[str],
         preparation: Preparation,
-        mixing: Mixing = Mixing(),  # noqa: B008  # frozen
+        mixing: Mixing = NO_MIXING,
         cache: PixelCache | None = None,
     ) -> ImageWindows:
         targets, known = make_label_type(labels, self._config).encode_targets(examples)
