@@ -15,6 +15,7 @@ from jaxft.data.sources import class_folders, files, formats, labels
 from jaxft.data.sources.class_folders import FileKind
 from jaxft.data.sources.examples import admit_examples
 from jaxft.data.sources.images.decoding import SUFFIXES, ImageContent
+from jaxft.data.sources.images.stored_content import store_content
 from jaxft.data.sources.labels import DEFAULT_RULES, LabelRules
 from jaxft.data.sources.records import filters, record_values
 from jaxft.data.sources.records.reader import read_records
@@ -72,8 +73,9 @@ def read_images(
         keys = [key for key in (columns.image, *(columns.label or "").split(",")) if key]
         resolved = formats.resolve_source(source, formats.IMAGES, format, log, keys=keys)
         log = files.log_once(log)
-        images = files.open_each(lambda file: _read_file(file, columns, rules, log), resolved)
-        return itertools.chain.from_iterable(images)
+        opened = files.open_each(lambda file: _read_file(file, columns, rules, log), resolved)
+        images = itertools.chain.from_iterable(opened)
+        return store_content(images) if resolved[0].format.name in ("parquet", "hub") else images
     return admit_examples(
         (parse_image(*row, columns, rules) for row in rows), source, "image", format.max_text
     )
@@ -83,8 +85,6 @@ def list_image_files(
     source: str, columns: ImageColumns, log: files.Log
 ) -> Iterator[record_values.Record] | None:
     """Returns a record for each image of a folder, a pattern or an image file; None for other sources."""
-    if _ADDRESS.match(source):
-        raise UserError(f"{source[:100]}: an address; download the images, and name their files or folder")
     return None if source.startswith("demo:") else _list_rows(source, columns, formats.UNSET, log)
 
 
@@ -94,6 +94,8 @@ def _list_rows(
     """Returns the records of a demo corpus, of a folder or of image files; None for other sources."""
     if not isinstance(source, str) or format.name != formats.AUTO:
         return None
+    if _ADDRESS.match(source):
+        raise UserError(f"{source[:100]}: an address; download the images, and name their files or folder")
     address, record_filter = filters.split_filter(source)
     if address.startswith("demo:"):
         return filters.filter_records(demo_images.generate_records(address), record_filter)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from jaxft.data.sources.class_folders import choose_split_folder
 from jaxft.data.sources.formats import FileFormat
+from jaxft.data.sources.images import stored_content
 from jaxft.data.sources.images.decoding import decode_image
 from jaxft.data.sources.images.reading import IMAGE_FILES, ImageColumns, read_images
 from jaxft.data.sources.labels import MULTI, NUMBER, LabelRules
@@ -166,6 +167,22 @@ def test_image_columns_of_parquet(dataset, tmp_path):
     assert_is_dataset(read(tmp_path / "data.parquet")[0])
 
 
+def test_bytes_of_large_files_are_mapped(dataset, tmp_path, monkeypatch):
+    for number in range(3):
+        dataset.to_parquet(tmp_path / f"{number}.parquet")
+    monkeypatch.setattr(stored_content, "CHUNK_BYTES", 2000)
+    examples, _ = read(tmp_path / "*.parquet")
+    assert len(examples) == 9 and isinstance(examples[0].image, memoryview)
+    for number, example in enumerate(examples):
+        assert example.label == ("cat", "dog", "cat")[number % 3]
+        np.testing.assert_array_equal(
+            decode_image(example.image, example.origin), make_pixels(seed=number % 3)
+        )
+    monkeypatch.setattr(stored_content.tempfile, "TemporaryFile", lambda: open("/nothing/file", "wb"))
+    with pytest.raises(UserError, match="temporary files cannot be written .*TMPDIR"):
+        read(tmp_path / "*.parquet")
+
+
 def test_image_columns_of_the_hub_are_not_decoded_while_they_are_read(dataset, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: dataset)
     assert_is_dataset(read("hub:pets/train")[0])
@@ -272,6 +289,8 @@ def test_sources_that_are_none(tmp_path):
         read(tmp_path / "nothing")
     with pytest.raises(UserError, match="is not for images; expected auto, text, jsonl"):
         read(tmp_path, format=FileFormat("conll"))
+    with pytest.raises(UserError, match="^https://example.org/cats.zip: an address; download the images"):
+        read("https://example.org/cats.zip")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty, it holds no image"):
         read(tmp_path / "empty", UNLABELLED)
