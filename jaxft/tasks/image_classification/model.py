@@ -2,7 +2,7 @@
 
 from jaxft.config.sections import NEW, RUN
 from jaxft.config.settings import refuse
-from jaxft.data.sources.images.processors import ImageProcessor, load_image_processor
+from jaxft.data.sources.images.processors import PLAIN_TYPE, ImageProcessor, load_image_processor
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config
@@ -12,8 +12,6 @@ from jaxft.models.pretrained_model import PretrainedModel, read_fitting_config, 
 from jaxft.models.registry import family_of, list_families
 from jaxft.tasks.image_classification.settings import Settings
 from jaxft.tasks.registry import head_kind
-
-NEW_PROCESSOR = "ViTImageProcessor"  # of models without a checkpoint: it resizes images, and cuts nothing off
 
 
 def open_image_model(config: Settings) -> PretrainedModel:
@@ -38,7 +36,7 @@ def open_image_model(config: Settings) -> PretrainedModel:
     hf_config = with_image_size(config, hf_config)
     read_fitting_config(config, hf_config, list_families(head_kind(config.task)))
     if folder is None:
-        processor = ImageProcessor.from_hf({}, NEW_PROCESSOR)
+        processor = ImageProcessor.from_hf({}, PLAIN_TYPE)
     else:
         processor = load_image_processor(folder, family_of(hf_config).image_processor)
         if model.init == "pretrained" and not model.checkpoint.startswith(RUN):

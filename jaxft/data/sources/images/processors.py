@@ -16,6 +16,7 @@ from jaxft.errors import UserError
 from jaxft.io.files import write_json
 
 CONFIG_NAME = "preprocessor_config.json"
+PLAIN_TYPE = "ViTImageProcessor"  # resizes images, and cuts nothing off
 _WARPED_FROM = 384  # from this shortest edge on, ConvNext's processor crops nothing
 _HALF, _CLIP = ((0.5,) * 3,) * 2, ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _SQUARE, _SHORTEST_224 = {"height": 224, "width": 224}, {"shortest_edge": 224}
@@ -30,7 +31,7 @@ _CROPPED = {"size": _SHORTEST_224, "do_center_crop": True, "crop_size": _SQUARE}
 _BILINEAR, _BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
 # The values that transformers' classes have for what a preprocessor_config.json lacks.
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "ViTImageProcessor": _defaults(_HALF, _BILINEAR, size=_SQUARE),
+    PLAIN_TYPE: _defaults(_HALF, _BILINEAR, size=_SQUARE),
     "DeiTImageProcessor": _defaults(
         _HALF, _BICUBIC, size={"height": 256, "width": 256}, do_center_crop=True, crop_size=_SQUARE
     ),
