@@ -11,6 +11,7 @@ import numpy as np
 from jaxft.config.settings import replace
 from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.encoding.windows import Windows
+from jaxft.data.ragged import ragged_arange
 from jaxft.errors import UserError
 from jaxft.export import heads
 from jaxft.export.adapter import LOADER, find_base
@@ -110,6 +111,8 @@ def _torch_logits(model: Model, windows: Encoded, folder: Path) -> Mapping[str |
 
     logits_by_head: dict[str | None, list[Any]] = {}
     rows = max(1, min(TORCH_ROWS, TORCH_SLOTS // windows.lengths.max(initial=1)))
+    if model.run.config.adapter.prompt_length:
+        rows = 1  # some classes do not find the end of a text among vectors
     for first in range(0, len(windows), rows):
         numbers = range(first, min(first + rows, len(windows)))
         if isinstance(windows, Windows):
@@ -129,9 +132,10 @@ def _torch_logits(model: Model, windows: Encoded, folder: Path) -> Mapping[str |
 
 def _pad_windows(model: Model, windows: Windows, numbers: range) -> dict[str, np.ndarray]:
     """Returns the arguments of transformers' class for some windows of text, int64 `[len(numbers), L]`."""
-    lengths = windows.lengths[numbers.start : numbers.stop]
+    prompt_length = model.run.config.adapter.prompt_length  # of slots that PEFT adds itself
+    lengths = windows.lengths[numbers.start : numbers.stop] - prompt_length
     is_token = np.arange(lengths.max()) < lengths[:, None]
-    tokens = slice(windows.offsets[numbers.start], windows.offsets[numbers.stop])
+    tokens = ragged_arange(windows.offsets[numbers.start : numbers.stop] + prompt_length, lengths)
 
     def pad_rows(values: np.ndarray, filler: int = 0) -> np.ndarray:
         padded: np.ndarray = np.full(is_token.shape, filler, np.int64)
