@@ -8,8 +8,6 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from jaxft.data.sources.records.parquet import iterate_rows
 from jaxft.data.sources.records.record_values import Record, check_columns, json_type_name, parse_json
 from jaxft.errors import UserError, first_line
@@ -127,13 +125,13 @@ def _as_json(where: str, value: Any) -> Any:
     return record | images if images else record
 
 
-def _as_image(where: str, value: Any) -> bytes | np.ndarray | None:
+def _as_image(where: str, value: Any) -> Any:
     """Returns the pixels or bytes of an image of Pillow, of an array of pixels or of bytes; None for other values."""
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):  # as `datasets` has it
         value = value["bytes"]
     if isinstance(value, bytes):
         return value
-    if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim in (2, 3):
+    if _is_array(value) and value.dtype == "uint8" and value.ndim in (2, 3):
         return value.copy()
     if (pillow := sys.modules.get("PIL.Image")) and isinstance(value, pillow.Image):
         from jaxft.data.sources.images.decoding import decode_opened  # for programs with images alone
@@ -142,9 +140,14 @@ def _as_image(where: str, value: Any) -> bytes | np.ndarray | None:
     return None
 
 
+def _is_array(value: Any) -> bool:
+    """Returns whether a value is an array of numpy, which need not be imported."""
+    return (numpy := sys.modules.get("numpy")) is not None and isinstance(value, numpy.ndarray)
+
+
 def _describe(value: Any) -> str:
     """Returns text that tells a value apart from others."""
-    if isinstance(value, np.ndarray):
+    if _is_array(value):
         return f"{value.shape} {_describe(value.tobytes())}"
     if isinstance(value, bytes):
         return f"sha256-{hashlib.sha256(value).hexdigest()}"
