@@ -47,6 +47,7 @@ class LineConfig:
     num_layers: int = 0
     num_heads: int = 1
     attention_dropout: float = 0.0
+    vocab_size: int = 0
     attention_features: ClassVar[frozenset] = frozenset()
 
     def count_positions(self, length):
