@@ -1,5 +1,6 @@
 """Decodes all images of a data set once, so that broken ones are known before a run starts."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -13,6 +14,7 @@ import PIL
 from jaxft.data.sources import files
 from jaxft.data.sources.images.decoding import MAX_PIXELS, BrokenImage
 from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest
+from jaxft.data.sources.images.pixel_cache import lock
 from jaxft.data.sources.images.preparation import Hashing
 from jaxft.data.sources.images.reading import ImageExample
 from jaxft.errors import UserError
@@ -77,15 +79,27 @@ def _load_or_inspect(
     log: files.Log,
 ) -> list[dict[str, str]]:
     """Returns the digest or the problem of each image; loads them if they are known."""
-    path = None
-    if cache_folder is not None and (key := _identify(examples, hashing)) is not None:
-        path = cache_folder / f"images-{key[:32]}.json"
+    key = None if cache_folder is None else _identify(examples, hashing)
+    if cache_folder is None or key is None:
+        return _inspect(examples, pool, hashing, name, log)
+    path = cache_folder / f"images-{key[:32]}.json"
+    with lock(path.with_suffix(".lock")):  # other processes of the run wait for the first
         try:
             results: Any = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(results, list) and len(results) == len(examples):
                 return results
         except (OSError, ValueError):  # there is none, or it is damaged
             pass
+        results = _inspect(examples, pool, hashing, name, log)
+        with contextlib.suppress(OSError):  # the images are decoded again next time
+            write_json(path, results)
+    return results
+
+
+def _inspect(
+    examples: Sequence[ImageExample], pool: DecodingPool, hashing: Hashing, name: str, log: files.Log
+) -> list[dict[str, str]]:
+    """Decodes all images; returns the digest or the problem of each."""
     if len(examples) > _MANY:
         log(f"{name}: {len(examples):,} images are decoded once, to find broken ones")
     results = []
@@ -98,11 +112,6 @@ def _load_or_inspect(
                 results.append({"problem": str(result)})
             else:
                 results.append({"digest": result.tobytes().hex()})
-    if path is not None:
-        try:
-            write_json(path, results)
-        except OSError:  # the images are decoded again next time
-            pass
     return results
 
 

@@ -78,8 +78,7 @@ def load_or_decode(
         digest.update(example.digest.encode())
     path = folder / f"pixels-{digest.hexdigest()[:32]}.arrow"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _lock(path.with_suffix(".lock")):
+        with lock(path.with_suffix(".lock")):
             if (cache := _load(path, len(examples))) is None:
                 _save(path, examples, pool, shrinking)
                 cache = _load(path, len(examples))
@@ -94,11 +93,15 @@ def load_or_decode(
 
 
 @contextlib.contextmanager
-def _lock(path: pathlib.Path) -> Iterator[None]:
-    """Keeps out other processes, on file systems that have locks. The system frees the lock when a process ends."""
-    with open(path, "wb") as file:
+def lock(path: pathlib.Path) -> Iterator[None]:
+    """Keeps out other processes that lock the same file, where it can be written and its file system has locks.
+
+    The system frees the lock when a process ends for any reason.
+    """
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(open(path, "wb")), fcntl.LOCK_EX)
         yield
 
 

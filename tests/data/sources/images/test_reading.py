@@ -178,6 +178,8 @@ def test_bytes_of_large_files_are_mapped(dataset, tmp_path, monkeypatch):
         np.testing.assert_array_equal(
             decode_image(example.image, example.origin), make_pixels(seed=number % 3)
         )
+    shards = [read(f"{tmp_path}/*.parquet#{number}/2")[0] for number in (1, 2)]
+    assert sorted(map(len, shards)) == [3, 6]  # of data.shards=2
     monkeypatch.setattr(stored_content.tempfile, "TemporaryFile", lambda: open("/nothing/file", "wb"))
     with pytest.raises(UserError, match="temporary files cannot be written .*TMPDIR"):
         read(tmp_path / "*.parquet")
