@@ -137,7 +137,7 @@ def estimate_step(
         "hbm_bytes_per_device": memory,
         "parameters": net.parameter_count,
         "left_whole": describe_unsharded(net.abstract, net.axes, mesh, model_config.num_heads),
-        "param_bytes_per_device": shard_bytes((state.trainable, state.frozen)),
+        "param_bytes_per_device": shard_bytes((state.trainable, state.frozen, state.model_state)),
         "optimizer_bytes_per_device": shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(unsplit_net, state, rows // accumulate, length),
         "model_flops_per_step": net.train_flops_per_token(length) * rows * length,
