@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from jaxft.export.writer import export_run
 from jaxft.inference.evaluate import evaluate_run
 from jaxft.inference.predict import predict_file
 from jaxft.io.files import read_json
+from jaxft.tasks.registry import make_data
+from jaxft.training.run_folder.best import read_best
 from jaxft.training.settings import load_settings
 from tests.interruption import assert_a_stopped_run_ends_bit_identically
 
@@ -21,7 +24,7 @@ SIZES = {
     "resnet": {"embedding_size": 8, "hidden_sizes": (8, 16), "depths": (1, 1), "layer_type": "basic"},
     "vit": {
         "hidden_size": 16,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": 1,
         "num_attention_heads": 2,
         "intermediate_size": 32,
         "patch_size": 8,
@@ -184,6 +187,9 @@ def test_an_export_has_the_logits_of_transformers_and_its_card_works(run, folder
     changes["optim.freeze"] = (r"^backbone/(stem|stages/0)/",)
     jaxft.train(values | changes, tmp_path / "next")
     assert "head is kept, for it has the same 3 labels" in capsys.readouterr().out
+    before, after = read_best(run.folder), read_best(tmp_path / "next")
+    kept = {name for name, value in before.items() if np.array_equal(value, after[name])}
+    assert kept == {name for name in before if name.startswith(("backbone/stem/", "backbone/stages/0/"))}
 
 
 def test_several_labels_of_arrays_are_learned_by_a_vit_and_exported(tmp_path, capsys):
@@ -227,7 +233,6 @@ def test_settings_that_no_run_can_have_are_refused(changes, message):
     ("changes", "message"),
     [
         ({"model.init": "pretrained"}, "a new model has no weights; set config.model.init='scratch'"),
-        ({"model.sizes": (("image_size", 8),)}, "no image_size, which config.data.image_size gives"),
         ({"model.checkpoint": "new:bert", "model.sizes": ()}, "config.task='image_classification' is for"),
         ({"data.train": "missing"}, "missing: no such file"),
     ],
@@ -238,15 +243,19 @@ def test_a_run_that_cannot_begin_says_why(changes, message, folder, tmp_path):
         jaxft.train(values, tmp_path / "run")
 
 
-def test_broken_images_are_named_or_left_out(folder, tmp_path, capsys):
+def test_broken_images_are_named_or_left_out(folder, tmp_path):
     for label in ("red", "blue"):
-        (tmp_path / "data" / label).mkdir(parents=True)
-        for number in range(6):
-            image = Image.open(folder / f"train/{label}/{number}.{('png', 'jpg', 'webp')[number % 3]}")
-            image.save(tmp_path / "data" / label / f"{number}.png")
-    (tmp_path / "data/red/6.png").write_bytes((tmp_path / "data/red/0.png").read_bytes()[:60])
-    values = settings_of("resnet", **{"data.train": str(tmp_path / "data"), "train.steps": 1})
-    with pytest.raises(UserError, match="red/6.png"):
-        jaxft.train(values, tmp_path / "run")
-    jaxft.train(values | {"data.broken": "skip"}, tmp_path / "run")
-    assert "red/6.png" in capsys.readouterr().out
+        shutil.copytree(folder / "dev" / label, tmp_path / label)
+    (tmp_path / "red/4.png").write_bytes((tmp_path / "red/0.png").read_bytes()[:60])
+    logged = []
+    for broken in ("refuse", "skip"):
+        settings = {"data.broken": broken, "data.cache_dir": str(tmp_path / "cache")}
+        data = make_data(load_settings(settings_of("resnet"), settings, print))
+        if broken == "refuse":
+            with pytest.raises(
+                UserError, match="1 of 9 image is broken: .*red/4.png.* config.data.broken=skip"
+            ):
+                data.read("train", str(tmp_path), logged.append)
+        else:
+            assert len(data.read("train", str(tmp_path), logged.append)) == 8
+            assert "red/4.png" in logged[-1]
