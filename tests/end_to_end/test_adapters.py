@@ -1,5 +1,6 @@
 """Runs with adapters: resumed to the bit, with small checkpoints that name their base, evaluated and answered."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,11 +8,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxft.adapters.plan import merge_parameters
+from jaxft.cli import use
 from jaxft.errors import Preempted, UserError
 from jaxft.export.writer import export_run
 from jaxft.inference.evaluate import evaluate_run
 from jaxft.inference.model import open_model
-from jaxft.training import loop
+from jaxft.parallel.mesh import make_mesh
+from jaxft.training import loop, prepare
 from jaxft.training.network import initial_parameters
 from jaxft.training.prepare import prepare_network
 from jaxft.training.run_folder.best import load_best
@@ -50,12 +53,9 @@ def assert_exports_are_the_run(workdir, tiny_flags, base) -> None:
     export_run(workdir, workdir / "model-export", verify=True)
     merged = load_file(workdir / "model-export" / "model.safetensors")
     assert "classifier.weight" in merged and not any("adapter" in name for name in merged)
-    frozen = (
-        "bert.encoder.layer.0.intermediate.dense.weight"  # that of the base, and not what int8 has made of it
-    )
-    np.testing.assert_array_equal(
-        merged[frozen], load_file(base / "model.safetensors")[frozen].astype(np.float32)
-    )
+    frozen = "encoder.layer.0.intermediate.dense.weight"  # of the base, and not what int8 has made of it
+    [expected] = (v for name, v in load_file(base / "model.safetensors").items() if name.endswith(frozen))
+    np.testing.assert_array_equal(merged[f"bert.{frozen}"], expected.astype(np.float32))
 
     model = open_model(open_run(workdir), print, dtype="float32")
     values = {"model.checkpoint": base, "adapter.init_from": folder}
@@ -79,7 +79,95 @@ def assert_exports_are_the_run(workdir, tiny_flags, base) -> None:
         load_settings(tiny_flags[1], [*flags, "--config.adapter.r=2"])
 
 
-def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_bert, corpus, tmp_path):
+def predict(tmp_path, records, *flags) -> list[dict]:
+    """Returns the answers to records by the command."""
+    source, output = tmp_path / "records.jsonl", tmp_path / "answers.jsonl"
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    use.predict([*map(str, flags), "--input", str(source), "--output", str(output)])
+    return [json.loads(line) for line in output.read_text().splitlines()]
+
+
+def assert_adapters_answer_records(workdir, base, tmp_path, capsys) -> None:
+    """Asserts that records are answered by the adapters that they name, as by each alone; by files without a run too.
+
+    The other adapter is that of the run, with other values and labels.
+    """
+    other, sentence = tmp_path / "other", {"text": "Anna Berg left Oslo for the Red Cross ."}
+    path = workdir / "adapter" / "adapter_model.safetensors"
+    tensors = {name: t for name, t in load_file(path).items() if "LayerNorm" not in name}
+    save_file(tensors, path)
+    shutil.copytree(workdir / "adapter", other)
+    path = other / "adapter_model.safetensors"
+    is_changed = ("classifier.weight", "lora_B.weight")
+    save_file({n: t * -3 if n.endswith(is_changed) else t for n, t in tensors.items()}, path)
+    config = json.loads((other / "config.json").read_text())
+    config["id2label"] = {key: name.replace("LOC", "PLACE") for key, name in config["id2label"].items()}
+    (other / "config.json").write_text(json.dumps(config))
+
+    [of_run] = predict(tmp_path, [sentence], "--run", workdir)
+    [of_files] = predict(tmp_path, [sentence], "--adapter", workdir / "adapter")
+    [of_other] = predict(tmp_path, [sentence], "--adapter", other)
+    assert of_run["entities"] and of_files == of_run and of_other["entities"] != of_run["entities"]
+    records = [sentence, sentence | {"task": "b"}, sentence | {"task": "a"}, sentence | {"task": "b"}]
+    flags = [
+        "--run",
+        workdir,
+        "--adapter",
+        f"a={workdir}",
+        "--adapter",
+        f"b={other}",
+        "--adapter_field",
+        "task",
+    ]
+    answers = predict(tmp_path, records, *flags)
+    expected = [of_run, of_other, of_run, of_other]
+    for answer, record, alone in zip(answers, records, expected, strict=True):
+        assert answer.keys() == {*record, "entities"}
+        for entity, entity_alone in zip(answer["entities"], alone["entities"], strict=True):
+            assert entity == entity_alone | {"score": pytest.approx(entity_alone["score"], abs=2e-6)}
+
+    # Without --run, records must name an adapter.
+    records = records[1:2] + [sentence] + [sentence | {"task": "c"}]
+    answers = predict(tmp_path, records, *flags[4:], "--on_error", "record")
+    assert [e["label"] for e in answers[0]["entities"]] == [e["label"] for e in of_other["entities"]]
+    assert "line 2: has no 'task'; expected the name of an adapter: 'b'; --run RUN, or" in answers[1]["error"]
+    assert answers[2]["error"].endswith("line 3: its 'task' is 'c'; expected the name of an adapter: 'b'")
+
+    adapter_config = json.loads((other / "adapter_config.json").read_text())
+    assert adapter_config["base_model_name_or_path"] == str(base)
+    (other / "adapter_config.json").write_text(
+        json.dumps(adapter_config | {"base_model_name_or_path": None, "task_type": "SEQ_CLS"})
+    )
+    for flags, message in (
+        ([], "nothing to predict with; name a run, --run RUN, or adapters, --adapter FOLDER"),
+        (["--adapter", other], "names no base model (base_model_name_or_path); name it by --model"),
+        (
+            ["--adapter", other, "--adapter", base],
+            "two adapters without a name; give each adapter another name",
+        ),
+        (
+            ["--run", workdir, "--adapter", other],
+            "answers the records that name no adapter, and so would --adapter",
+        ),
+        (
+            ["--run", workdir, "--model", base],
+            "names the base of adapters, and there is no --adapter; leave it out",
+        ),
+        (
+            ["--adapter", base],
+            "has no adapter_config.json; expected the folder of an adapter in PEFT's layout",
+        ),
+        (
+            ["--adapter", f"a={workdir}", "--adapter", f"b={other}", "--model", base],
+            "expected adapters of the same task",
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            predict(tmp_path, [sentence], *flags)
+        assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_bert, corpus, tmp_path, capsys):
     base = tmp_path / "base"
     shutil.copytree(tiny_bert, base)
     tensors = load_file(base / "model.safetensors")
@@ -110,6 +198,7 @@ def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_be
     assert measured["loss"] == pytest.approx(summary["test"]["loss"], rel=1e-6)
 
     assert_exports_are_the_run(tmp_path / "whole", tiny_flags, base)
+    assert_adapters_answer_records(tmp_path / "whole", base, tmp_path, capsys)
 
     tensors = load_file(base / "model.safetensors")
     name = next(name for name in tensors if name.endswith("layer.0.intermediate.dense.weight"))
@@ -125,3 +214,61 @@ def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_be
     (tmp_path / "cut" / "summary.json").unlink()
     with pytest.raises(UserError, match=message):
         loop.train(config, tmp_path / "cut")
+
+
+def test_wrong_modules_are_named_before_the_data_is_encoded(tiny_flags, monkeypatch):
+    monkeypatch.setattr(prepare, "encode_splits", lambda *_: pytest.fail("the data was encoded"))
+    flags = ["--config.adapter.method=lora", "--config.adapter.target_modules=('qeury',)"]
+    config = load_settings(tiny_flags[1], [*tiny_flags[2:], *flags])
+    with pytest.raises(UserError, match="target_modules: the pattern 'qeury' matches nothing"):
+        prepare.prepare_data(config, make_mesh(config), print)
+
+
+# Ranks that go, and methods that PEFT does not have.
+MORE_METHODS = {
+    "adalora": {"init_r": 4, "target_r": 1, "tinit": "1 step", "tfinal": 0.25, "bias": "lora_only"},
+    "bottleneck": {"r": 4, "placement": "pfeiffer"},
+    "bitfit": {},
+}
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("method", MORE_METHODS)
+def test_other_methods_are_resumed_to_the_bit_and_exported(method, tiny_flags, tmp_path):
+    settings = {"method": method} | MORE_METHODS[method]
+    values = {key: value for key, value in SETTINGS.items() if not key.startswith("adapter.")}
+    values |= {f"adapter.{key}": value for key, value in settings.items()}
+    if method == "adalora":
+        del values["optim.ema"]  # in averages no value is 0
+    flags = [*tiny_flags[2:], *(f"--config.{key}={value}" for key, value in values.items())]
+    config = load_settings(tiny_flags[1], flags)
+    loop.train(config, tmp_path / "whole")
+    asked = iter(range(100))
+    with pytest.raises(Preempted):
+        loop.train(config, tmp_path / "cut", should_stop=lambda: next(asked) == 6)
+    loop.train(config, tmp_path / "cut")
+    uncut, cut = (weights(tmp_path / name) for name in ("whole", "cut"))
+    for name, value in uncut.items():
+        np.testing.assert_array_equal(value, cut[name], err_msg=name)
+    folder = tmp_path / "adapter"
+    export_run(tmp_path / "whole", folder, format="peft", verify=True)
+    assert (folder / "adapter_loader.py").is_file() == (method != "adalora")
+    card = (folder / "README.md").read_text()
+    assert ("add_adapter(base, folder)" in card) == (method != "adalora")
+
+    model = open_model(open_run(tmp_path / "whole"), print)
+    config = load_settings(tiny_flags[1], [*tiny_flags[2:], f"--config.adapter.init_from={folder}"])
+    net = prepare_network(model.task, config, model.run.checkpoint.hf_config, model.net.mesh)
+    start, _ = initial_parameters(net, config, open_base_model(config, print))
+    for path in net.kept.keys() & model.parameters.keys():
+        if start[path].shape == model.parameters[path].shape:
+            np.testing.assert_array_equal(start[path], model.parameters[path], err_msg=path)
+    if method == "adalora":
+        expected = merge_parameters(model.net.graphdef, model.parameters)
+        for path, value in merge_parameters(net.graphdef, start).items():
+            np.testing.assert_allclose(value, expected[path], atol=1e-6, err_msg=path)
+        ranks = json.loads((folder / "adapter_config.json").read_text())["rank_pattern"].values()
+        assert {len(rank) for rank in ranks} == {4}
+        assert (
+            len(ranks) <= sum(map(sum, ranks)) < 2 * len(ranks)
+        )  # the best weights may be those of half of the run

@@ -45,8 +45,11 @@ STARTS = {}  # parameters of each task, one and the same on all meshes
 ADAPTERS = {
     "lora": {"method": "lora", "r": 4, "dropout": 0.2, "target_modules": ("all-linear",), "use_dora": True},
     "lora gpt2": {"method": "lora", "r": 4, "dropout": 0.2},
+    "adalora gpt2": {"method": "adalora", "init_r": 4, "target_r": 1},
     "ia3": {"method": "ia3"},
     "bottleneck": {"method": "bottleneck", "r": 4, "dropout": 0.2},
+    "prefix": {"method": "prefix", "num_virtual_tokens": 3, "prefix_projection": True},
+    "prompt gpt2": {"method": "prompt", "num_virtual_tokens": 2},
 }
 PARTS = {"words": "token_classification", "texts": "sequence_classification"}  # of multi_task
 
@@ -80,11 +83,13 @@ def network(name, config, mesh):
         labels = [f"{part}/{label}" for part in PARTS for label in labels]
     task = make_task(labels, config, head_dropout=0.2)
     shape, (_, runtime) = test_step.SHAPE, resolve_model(config, test_step.SHAPE.to_hf())
-    if name in ("causal_lm", "lora gpt2"):
+    if name == "causal_lm" or name.endswith("gpt2"):
         gpt2, runtime = resolve_model(config, GPT2 | {"model_type": "gpt2"})
         shape = dataclasses.replace(gpt2, hidden_dropout=0.2, attention_dropout=0.2)
     if name in FAMILIES:
         shape = family_shape(name)
+    if name == "prefix":  # after which texts begin at its end
+        shape = dataclasses.replace(shape, max_positions=32)
     plan = None
     if config.adapter.is_used:
         family = FAMILIES["gpt2" if name.endswith("gpt2") else "bert"]
@@ -112,6 +117,9 @@ def batch(name, number):
         for part, labelled in (("words", words), ("texts", texts)):
             arrays |= {f"{part}/{key}": value for key, value in labelled.items()}
         return arrays
+    if name.startswith("prompt"):
+        is_slot = (arrays["positions"] < 2) & (arrays["segment_ids"] > 0)
+        arrays["input_ids"] = np.where(is_slot, -1 - arrays["positions"], arrays["input_ids"])
     arrays["weights"][:, 0] = 0  # of each row the loss reads less than all
     return arrays
 
@@ -228,7 +236,7 @@ def test_eight_devices_train_as_one_does(on_eight_devices, extent):
     if extent == "sweep":
         assert runs.keys() > {*TASKS, "crf", "roberta", "distilbert"}
     for task, meshes in runs.items():
-        has_adapters = task.startswith(("lora", "ia3", "bottleneck"))
+        has_adapters = task.startswith(("lora", "adalora", "ia3", "bottleneck", "prefix", "prompt"))
         if "bfloat16 1x1x1" in meshes:
             halves = [meshes.pop(f"bfloat16 {mesh}")["steps"] for mesh in ("1x1x1", "2x2x2")]
             for expected, eight in zip(*halves, strict=True):  # which round each at other places

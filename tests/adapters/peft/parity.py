@@ -31,6 +31,22 @@ from jaxft.training.settings import settings_from_config
 from jaxft.training.trainer import make_trainer
 from tests.models import torch_parity
 
+# Fused projections, and such as only disentangled attention has.
+_TARGETS = {
+    "modernbert": ["Wqkv", "mlp.Wi", "mlp.Wo"],
+    "deberta-v2": ["query_proj", "pos_key_proj", "output.dense"],
+}
+# Adapters of each method that PEFT has for linear layers, in families for which it has no defaults.
+OF_FAMILIES = {
+    f"{name} {model_type}": (model_type, make)
+    for model_type, targets in _TARGETS.items()
+    for name, make in {
+        "lora": lambda t=targets: peft.LoraConfig(r=2, target_modules=t, bias="lora_only"),
+        "dora": lambda t=targets: peft.LoraConfig(r=2, target_modules=t, use_dora=True),
+        "adalora": lambda t=targets: peft.AdaLoraConfig(init_r=3, target_r=1, total_step=4, target_modules=t),
+        "ia3": lambda t=targets: peft.IA3Config(target_modules=t, feedforward_modules=t[-1:]),
+    }.items()
+}
 TASK_TYPES = {
     HeadKind.TOKEN: "TOKEN_CLS",
     HeadKind.SEQUENCE: "SEQ_CLS",
@@ -54,20 +70,19 @@ def make_peft(
         for parameter in adapted.parameters():
             if parameter.requires_grad:
                 parameter.add_(0.2 * torch.randn_like(parameter))
-        if adapter.peft_type == peft.PeftType.ADALORA:
-            adapter.rank_pattern = _prune_ranks(adapted)
     return base, adapted
 
 
-def _prune_ranks(model: peft.PeftModel) -> dict[str, list[bool]]:
-    """Sets values of AdaLoRA to 0, in some modules all but one, and returns which are left, as PEFT names them."""
+@torch.no_grad()
+def prune_ranks(model: peft.PeftModel) -> None:
+    """Sets values of AdaLoRA to 0, in some modules all but one, and tells PEFT which are left."""
     pattern = {}
     values = {name: value for name, value in model.base_model.model.named_parameters() if ".lora_E." in name}
     for number, (name, value) in enumerate(values.items()):
         removed = [rank for rank in range(len(value)) if rank != number % len(value)][: number % len(value)]
         value[removed] = 0.0
         pattern[name] = [rank not in removed for rank in range(len(value))]
-    return pattern
+    model.peft_config["default"].rank_pattern = pattern
 
 
 def save_peft(model: peft.PeftModel, folder: pathlib.Path) -> pathlib.Path:
@@ -212,9 +227,10 @@ def train_ours(
     decay: float,
     eps: float,
     ratio: float,
+    unroll: bool,
     **phases: int,
 ) -> list[float]:
-    """Returns the losses of our train step with the same numbers; `phases` are AdaLoRA's."""
+    """Returns the losses of our train step with the same numbers, on two microbatches; `phases` are AdaLoRA's."""
     settings = settings_from_config(
         {
             "task": "token_classification",
@@ -223,13 +239,14 @@ def train_ours(
             "optim.eps": eps,
             "optim.schedule": "constant",
             "optim.clip": 0.0,
+            "batch.accumulate": 2,
             **{f"adapter.{key}": value for key, value in dataclasses.asdict(ours.plan.settings).items()},
             "adapter.loraplus_lr_ratio": ratio,
         }
     )
     still = {field.name: 0.0 for field in dataclasses.fields(config) if field.name.endswith("_dropout")}
     config = dataclasses.replace(config, **still)
-    net = make_network(ours.task, config, Runtime(), make_mesh(settings), lambda _: ours.plan)
+    net = make_network(ours.task, config, Runtime(unroll=unroll), make_mesh(settings), lambda _: ours.plan)
     trainer = make_trainer(net, settings, total=len(batches), warmup=0, **phases)
     state = trainer.new_state({path: jax.numpy.array(ours.parameters[path]) for path in net.abstract})
     losses = []
