@@ -50,9 +50,7 @@ class Linear(nnx.Module):
 
     adapter: Adapter | None = None
     is_compressed: bool = False
-    kernel_scale: nnx.Param[jax.Array] | None = (
-        None  # float32 `[out]`, by which columns of an int8 kernel are multiplied
-    )
+    kernel_scale: nnx.Param[jax.Array] | None = None  # float32 `[out]`, of the columns of an int8 kernel
 
     def __init__(
         self,

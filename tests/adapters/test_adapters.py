@@ -391,22 +391,23 @@ def test_a_compressed_base_has_the_gradients_of_a_base_of_its_values(dtype, meth
     with jax.enable_x64(True):
         net = network(settings, name, dtype=jnp.dtype("float64"))
         parameters, line = compressed(net, trained_parameters(net.original))
-        assert line.startswith(f"the base in {dtype}: ")
+        assert line.startswith(f"the base in {dtype}: ") and "error of 0.00%" not in line
         stored = {n: leaf.dtype for n, leaf in parameters.items() if leaf.dtype != jnp.float32}
         matrices = {
             n for n, role in net.roles.items() if role.kind is Kind.KERNEL and n.startswith("backbone/")
         }
         tables = {n for n in net.abstract if n.endswith("/embedding")} if dtype == "bfloat16" else set()
         assert stored == dict.fromkeys(matrices - {"backbone/layers/attention/query/kernel"} | tables, dtype)
-        assert f"{len(stored) - len(tables)}" in line or dtype == "bfloat16"
         trained = {n for n in net.original.abstract if net.adapters.trains(n, net.roles[n])}
         assert "backbone/layers/attention/query/kernel" in trained
 
         def gradient(net, parameters):
+            # Tables are float32, in which they are summed: these networks blow up differences of its rounding.
             wide = {
-                n: leaf.astype(jnp.float64) if leaf.dtype == jnp.float32 else leaf
+                n: leaf.astype(jnp.float32 if n.endswith("/embedding") else jnp.float64)
                 for n, leaf in parameters.items()
             }
+            wide |= {n: parameters[n] for n in stored if n not in tables}
 
             def mean(trained):
                 model = step.merge_model(net.graphdef, wide | trained)
@@ -416,10 +417,10 @@ def test_a_compressed_base_has_the_gradients_of_a_base_of_its_values(dtype, meth
             return jax.jit(jax.value_and_grad(mean))({n: wide[n] for n in trained})
 
         values = {n: parameters[n] for n in net.original.abstract}
-        for n in stored:  # float64, but for tables, which are looked up in float32
+        for n in stored:
             scale = parameters.get(f"{n}_scale")
-            wide = parameters[n].astype(jnp.float32 if n in tables else jnp.float64)
-            values[n] = expand_matrix(wide, None if scale is None else scale.astype(jnp.float64))
+            scale = None if scale is None else scale.astype(jnp.float64)
+            values[n] = expand_matrix(parameters[n].astype(jnp.float64), scale)
         loss, gradients = gradient(net, parameters)
         expected_loss, expected = gradient(net.original, values)
         assert float(loss) == pytest.approx(float(expected_loss), rel=1e-9)

@@ -45,6 +45,8 @@ STARTS = {}  # parameters of each task, one and the same on all meshes
 ADAPTERS = {
     "lora": {"method": "lora", "r": 4, "dropout": 0.2, "target_modules": ("all-linear",), "use_dora": True},
     "lora gpt2": {"method": "lora", "r": 4, "dropout": 0.2},
+    "lora int8": {"method": "lora", "r": 4, "base_dtype": "int8"},
+    "lora bfloat16": {"method": "lora", "r": 4, "base_dtype": "bfloat16"},
     "adalora gpt2": {"method": "adalora", "init_r": 4, "target_r": 1},
     "ia3": {"method": "ia3"},
     "bottleneck": {"method": "bottleneck", "r": 4, "dropout": 0.2},

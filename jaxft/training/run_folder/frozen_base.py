@@ -7,8 +7,8 @@ is that of the float32 weights, which may then be compressed (`config.adapter.ba
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -107,27 +107,34 @@ def _compress(net: Network, base: dict[str, jax.Array], log: Log) -> dict[str, j
             continue
         names = [path for path in (name, f"{name}_scale") if path in net.abstract]
         shardings = tuple(net.abstract[path].sharding for path in names)
-        jitted = jax.jit(
-            functools.partial(_round, dtype=dtype),
-            out_shardings=(shardings, NamedSharding(net.mesh, PartitionSpec())),
-            keep_unused=True,
-        )
-        arrays, lengths = compile_once(jitted.lower(value), net.mesh)(value)
+        arrays = _run(net, functools.partial(_round, dtype=dtype), shardings, value)
+        # In one program with the rounding XLA would compute the difference of unrounded values.
+        errors[name] = _run(net, _measure_error, NamedSharding(net.mesh, PartitionSpec()), value, *arrays)
         compressed |= zip(names, arrays, strict=True)
-        errors[name] = lengths
     if errors:
         assert net.adapters is not None  # models without have no base
         log(_describe_errors(net.adapters.settings.base_dtype, jax.device_get(errors)))
     return compressed
 
 
-def _round(matrix: jax.Array, dtype: jnp.dtype) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Returns a matrix, or a stack of matrices, in `dtype`, with its scale if it has one, and the relative errors."""
+def _run(net: Network, function: Callable[..., Any], out_shardings: Any, *arguments: jax.Array) -> Any:
+    """Compiles a function of arrays, and returns its results."""
+    jitted = jax.jit(function, out_shardings=out_shardings, keep_unused=True)
+    return compile_once(jitted.lower(*arguments), net.mesh)(*arguments)
+
+
+def _round(matrix: jax.Array, dtype: jnp.dtype) -> tuple[jax.Array, ...]:
+    """Returns a matrix, or a stack of matrices, in `dtype`, with its scale if it has one."""
     rounded, scale = compress_matrix(matrix, dtype)
+    return (rounded,) if scale is None else (rounded, scale)
+
+
+def _measure_error(matrix: jax.Array, rounded: jax.Array, scale: jax.Array | None = None) -> jax.Array:
+    """Returns the relative error of a rounded matrix in the root mean square, or one for each of a stack."""
     error, norm = (
         jnp.linalg.norm(values, axis=(-2, -1)) for values in (expand_matrix(rounded, scale) - matrix, matrix)
     )
-    return (rounded,) if scale is None else (rounded, scale), error / jnp.where(norm > 0, norm, 1.0)
+    return error / jnp.where(norm > 0, norm, 1.0)
 
 
 def _describe_errors(dtype: str, errors: Mapping[str, np.ndarray]) -> str:
