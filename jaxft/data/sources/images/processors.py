@@ -84,6 +84,10 @@ class ImageProcessor:
             **_DEFAULTS[processor_type],
             **{key: value for key, value in config.items() if value is not None},
         }
+        if odd := [key for key in ("do_pad", "use_square_size") if values.get(key)]:
+            raise UserError(
+                f"{name}, {odd[0]}: {values[odd[0]]!r}; a {processor_type} that does so cannot be read"
+            )
         is_square = isinstance(_DEFAULTS[processor_type]["size"].get("height"), int)
         size = _parse_size(values["size"], is_square, f"{name}, size") if values["do_resize"] else None
         crops = values.get("do_center_crop", False)

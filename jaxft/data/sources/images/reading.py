@@ -23,6 +23,11 @@ from jaxft.errors import UserError
 
 IMAGE_FILES = FileKind("image", SUFFIXES, are_nested=True)
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:", re.IGNORECASE)
+# Keys that usually hold an image or a label, by setting; messages propose them.
+_USUAL_KEYS = {
+    "image": "image img file_name filename file path image_path filepath picture photo".split(),
+    "label": "label labels class category target fine_label coarse_label y".split(),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -176,9 +181,11 @@ def parse_image(
     Raises:
       UserError: the record is invalid; the message has its place and key.
     """
-    keys = [columns.image, *(() if columns.label is None else labels.split_keys(record, columns.label))]
-    for setting, key in zip(("image", *["label"] * len(keys)), keys, strict=False):
-        hint = f"name the one that is meant in config.data.{setting} (tables need a header)"
+    keys = () if columns.label is None else labels.split_keys(record, columns.label)
+    for setting, key in (("image", columns.image), *(("label", key) for key in keys)):
+        usual = [name for name in _USUAL_KEYS[setting] if name in record and name not in keys]
+        example = f", such as config.data.{setting}={usual[0]}" if usual else ""
+        hint = f"name the one that is meant in config.data.{setting}{example} (tables need a header)"
         record_values.require_value(record, key, where, hint)
     image = _parse_content(record[columns.image], f"{where}, key {columns.image!r}", folder)
     if columns.label is None:

@@ -131,6 +131,10 @@ def test_a_crop_keeps_its_share_of_another_size():
         ({"image_processor_type": "ViTImageProcessor", "image_std": [1, 0, 1]}, "numbers other than 0"),
         ({"image_processor_type": "ViTImageProcessor", "rescale_factor": "1/255"}, "rescale_factor: '1/255'"),
         ({"image_processor_type": "ViTImageProcessor", "do_center_crop": True}, "crop_size: None; expected"),
+        (
+            {"image_processor_type": "CLIPImageProcessor", "do_pad": True},
+            "do_pad: True; a CLIPImageProcessor that does",
+        ),
         ({"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0}, "crop_pct 0; expected"),
         (
             {"image_processor_type": "ConvNextImageProcessor", "size": {"height": 8, "width": 8}},
