@@ -1,9 +1,11 @@
-"""Classifies images: `--config configs/images.py[:offline|shapes|resnet50|vit|food101]`.
+"""Classifies images: `--config configs/images.py[:offline|digits-vit|shapes|resnet50|vit|food101]`.
 
 offline   a small ResNet from scratch on scikit-learn's digits (`demo:digits`), 1,797 images of 8 x 8 pixels that come
           with jaxft's packages; needs no hub. Measured, seed 0: accuracy 100% on dev, 99.7% on test.
-shapes    a small ViT from scratch on generated images of shapes in colour (`demo:shapes`), which are augmented; needs
-          no hub.
+digits-vit
+          a small ViT from scratch on the digits. Measured, seed 0: accuracy 98.3% on dev, 97.3% on test.
+shapes    a small ResNet from scratch on 400 generated images of shapes in colour (`demo:shapes`), which are augmented;
+          needs no hub. Measured, seed 0: accuracy 85.8% on dev, 73.3% on test.
 resnet50  ResNet-50 on a folder of your own images, with all frozen but the last stage and the head. Not measured here
           (no hub).
 vit       ViT-B/16 on a folder of your own images, with a smaller learning rate for lower layers. Not measured here (no
@@ -20,6 +22,13 @@ from ml_collections import ConfigDict
 from jaxft.errors import UserError
 from jaxft.training.settings import default_config
 
+SMALL_RESNET = (
+    ("embedding_size", 16),
+    ("hidden_sizes", (16, 32, 64)),
+    ("depths", (1, 1, 1)),
+    ("layer_type", "basic"),
+)
+
 
 def get_config(arg: str = "offline") -> ConfigDict:
     config = default_config("image_classification")
@@ -28,12 +37,7 @@ def get_config(arg: str = "offline") -> ConfigDict:
     if arg == "offline":
         config.model.checkpoint = "new:resnet"
         config.model.init = "scratch"
-        config.model.sizes = (
-            ("embedding_size", 16),
-            ("hidden_sizes", (16, 32, 64)),
-            ("depths", (1, 1, 1)),
-            ("layer_type", "basic"),
-        )
+        config.model.sizes = SMALL_RESNET
         config.data.train = "demo:digits/train"
         config.data.dev = "demo:digits/dev"
         config.data.test = "demo:digits/test"
@@ -42,7 +46,7 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.train.epochs = 20.0
         config.optim.lr = 3e-3
         config.optim.weight_decay = 0.05
-    elif arg == "shapes":
+    elif arg == "digits-vit":
         config.model.checkpoint = "new:vit"
         config.model.init = "scratch"
         config.model.sizes = (
@@ -50,16 +54,27 @@ def get_config(arg: str = "offline") -> ConfigDict:
             ("num_hidden_layers", 4),
             ("num_attention_heads", 4),
             ("intermediate_size", 128),
-            ("patch_size", 8),
+            ("patch_size", 4),
         )
+        config.data.train = "demo:digits/train"
+        config.data.dev = "demo:digits/dev"
+        config.data.test = "demo:digits/test"
+        config.data.image_size = 16
+        config.train.epochs = 30.0
+        config.optim.lr = 2e-3
+        config.optim.weight_decay = 0.05
+    elif arg == "shapes":
+        config.model.checkpoint = "new:resnet"
+        config.model.init = "scratch"
+        config.model.sizes = SMALL_RESNET
         config.data.train = "demo:shapes/train"
         config.data.dev = "demo:shapes/dev"
         config.data.test = "demo:shapes/test"
         config.data.image_size = 32
         config.augment.crop_scale = 0.6
         config.augment.flip = 0.5
-        config.train.epochs = 40.0
-        config.optim.lr = 1e-3
+        config.train.epochs = 30.0
+        config.optim.lr = 3e-3
     elif arg == "resnet50":
         config.model.checkpoint = "microsoft/resnet-50"
         config.data.train = "images"
@@ -89,6 +104,6 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.optim.layer_decay = 0.8
     else:
         raise UserError(
-            f"configs/images.py has no recipe {arg!r}; expected offline, shapes, resnet50, vit or food101"
+            f"configs/images.py has no recipe {arg!r}; expected offline, digits-vit, shapes, resnet50, vit or food101"
         )
     return config

@@ -181,7 +181,13 @@ def test_an_export_has_the_logits_of_transformers_and_its_card_works(run, folder
     exec(code.replace("PATH_OF_AN_IMAGE", str(folder / "dev/white/0.png")), {})
     label, score = capsys.readouterr().out.split()
     assert label in run.labels and 1 / 3 < float(score) <= 1
-    # It is a checkpoint like others: a run starts from it, and keeps its head.
+
+
+@pytest.mark.sweep
+def test_an_export_is_a_checkpoint_whose_head_is_kept_and_whose_stages_may_be_frozen(
+    run, folder, tmp_path, capsys
+):
+    export_run(run.folder, tmp_path / "model")
     values = settings_of("resnet", **{"train.steps": 1, "data.train": str(folder), "data.dev": str(folder)})
     changes = {"model.checkpoint": str(tmp_path / "model"), "model.init": "pretrained", "model.sizes": ()}
     changes["optim.freeze"] = (r"^backbone/(stem|stages/0)/",)

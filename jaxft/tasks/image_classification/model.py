@@ -1,7 +1,6 @@
 """Opens the model that a run starts from, with the processor that makes its images."""
 
 from jaxft.config.sections import NEW, RUN
-from jaxft.config.settings import refuse
 from jaxft.data.sources.images.processors import PLAIN_TYPE, ImageProcessor, load_image_processor
 from jaxft.errors import UserError
 from jaxft.hub.addresses import resolve_address
@@ -31,8 +30,6 @@ def open_image_model(config: Settings) -> PretrainedModel:
     else:
         folder = resolve_address(model.checkpoint, model.revision)
         hf_config = read_config(folder)
-    if "image_size" in dict(model.sizes):
-        raise refuse("model.sizes", model.sizes, "no image_size, which config.data.image_size gives")
     hf_config = with_image_size(config, hf_config)
     read_fitting_config(config, hf_config, list_families(head_kind(config.task)))
     if folder is None:
