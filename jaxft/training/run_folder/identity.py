@@ -15,7 +15,11 @@ from jaxft.hub.processors import Processor
 from jaxft.tasks.registry import schema_of
 
 # Settings that change no result. They may differ between processes, and when a run resumes.
-FREE = ("log.", "data.cache_dir", "data.max_text", "data.workers", "checkpoint.keep", "checkpoint.best_only")
+FREE = (
+    "log.",
+    *("data.cache_dir", "data.max_pixels", "data.max_text", "data.workers"),
+    *("checkpoint.keep", "checkpoint.best_only"),
+)
 
 # Settings that say where and by which kernels a run computes. They change results only by rounding, so they may differ
 # when a run resumes.

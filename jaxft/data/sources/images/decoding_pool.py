@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import IO, Any, NamedTuple, TypeAlias
@@ -270,6 +271,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
+    warnings.simplefilter("ignore")  # Pillow's, of images that are decoded all the same
     answers.write(_READY)
     answers.flush()
     try:

@@ -42,7 +42,9 @@ class PixelReader:
 
     @property
     def _windows(self) -> range:
-        return self.window_range or range(len(self.examples) * self.preparation.view_count)
+        if self.window_range is not None:
+            return self.window_range
+        return range(len(self.examples) * self.preparation.view_count)
 
     def __len__(self) -> int:
         """Returns the number of windows."""
@@ -56,7 +58,8 @@ class PixelReader:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what is read and how. Examples that are not checked count by their origin."""
-        digest = hashlib.sha256(f"{self.preparation.to_json()} {self.mixing} {self._windows}".encode())
+        preparation = dataclasses.replace(self.preparation, max_pixels=0)  # the limit changes no image
+        digest = hashlib.sha256(f"{preparation.to_json()} {self.mixing} {self._windows}".encode())
         for example in self.examples:
             digest.update((example.digest or example.origin).encode("utf-8", "surrogateescape"))
         digest.update(np.ascontiguousarray(self.targets).data)

@@ -139,7 +139,7 @@ def test_windows_are_views(examples):
 
 def test_a_slice_reads_the_same_windows(reader):
     piece = reader.slice(2, 6).slice(1, 3)
-    assert len(piece) == 2 and piece.fingerprint != reader.fingerprint
+    assert len(piece) == 2 and len(piece.slice(1, 1)) == 0 and piece.fingerprint != reader.fingerprint
     assert_equal(piece.read(np.array([1]), seed=1, epoch=1), reader.read(np.array([4]), seed=1, epoch=1))
 
 
@@ -151,7 +151,8 @@ def test_fingerprints(reader, examples):
         dataclasses.replace(reader, preparation=Preparation(PROCESSOR)),
     ]
     assert len({reader.fingerprint, *(other.fingerprint for other in others)}) == 5
-    assert dataclasses.replace(reader).fingerprint == reader.fingerprint
+    limited = dataclasses.replace(reader.preparation, max_pixels=10_000)
+    assert dataclasses.replace(reader, preparation=limited).fingerprint == reader.fingerprint
 
 
 def test_an_image_that_broke_since_it_was_checked_is_named(reader, examples):
