@@ -73,7 +73,7 @@ def resolve_address(
             raise UserError(f"checkpoint {address!r} is in a store; a revision belongs to a hub id only")
         patterns = [*CONFIG_PATTERNS, *weights]
         folder = fetch_folder(address, lambda name: any(fnmatch(name, pattern) for pattern in patterns))
-    elif (folder := Path(os.path.expanduser(address))).exists():
+    elif os.path.exists(folder := Path(os.path.expanduser(address))):  # False where a name is too long
         if revision is not None:
             raise UserError(f"checkpoint {address!r} is a local folder; a revision belongs to a hub id only")
         if not folder.is_dir():

@@ -44,7 +44,7 @@ def find_head(config: ModelConfig, kind: HeadKind) -> Head:
 def family_of(hf_config: Mapping[str, object]) -> Family:
     """Returns the family of a config.json. Raises `UserError` if its model_type is not supported."""
     model_type = hf_config.get("model_type")
-    if model_type not in FAMILIES:
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise UserError(
             f"config.json: model_type is {model_type!r}, but only {sorted(FAMILIES)} are supported; choose "
             "another checkpoint (or add the field where an old config.json lacks it)"

@@ -106,6 +106,7 @@ def test_checkpoints_that_do_not_fit(fails, tiny_bert, tmp_path):
 
     assert "model_type is 't5'" in (line := fails(changed(model_type="t5"))) and "'roberta'" in line
     assert str(other) in line
+    assert "model_type is ['bert']" in fails(changed(model_type=["bert"]))
     assert "relative_key" in fails(changed(position_embedding_type="relative_key"))
     checkpoint = changed()
     tensors = load_file(other / "model.safetensors")

@@ -56,6 +56,11 @@ def test_what_is_neither_a_folder_nor_a_hub_id_says_so(address, monkeypatch, tmp
         resolve_address(address)
 
 
+def test_a_name_that_is_too_long_for_a_folder_is_no_hub_id_either():
+    with pytest.raises(UserError, match="is not a hub id: .* the maximum length is 96"):
+        resolve_address("9" * 300)
+
+
 def test_an_unreachable_hub_says_how_to_go_on_offline(monkeypatch, tmp_path):
     import huggingface_hub.constants
 

@@ -78,7 +78,7 @@ class RunCheckpoints:
         except (ValueError, RecursionError, IsADirectoryError):
             notes = None
         if isinstance(notes, dict) and all(
-            isinstance(notes[key], kind) for key, kind in _NOTES_TYPES.items() if key in notes
+            isinstance(value, _NOTES_TYPES.get(key, ())) for key, value in notes.items()
         ):
             return
         if self._read_only:

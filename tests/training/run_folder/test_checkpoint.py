@@ -145,7 +145,17 @@ gc.collect()
 
 
 @pytest.mark.parametrize(
-    "content", [None, "", "5", "[]", '{"metrics": []}', '{"commit_timestamp_nsecs": "x"}', "[" * 9999]
+    "content",
+    [
+        None,
+        "",
+        "5",
+        "[]",
+        '{"metrics": []}',
+        '{"commit_timestamp_nsecs": "x"}',
+        '{"x": 1, "y": 1}',
+        "[" * 9999,
+    ],
 )
 def test_damaged_notes_of_orbax_cost_no_checkpoint(content, saved, log_lines):
     """Orbax could not even list the checkpoints; its notes are not needed to read one."""
