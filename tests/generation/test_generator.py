@@ -129,7 +129,7 @@ BEAMS = {
     [
         *((case, EOS, {}) for case in BEAMS),
         ("plain", None, {}),
-        *(("plain", EOS, fields) for fields in OTHERS),
+        *(pytest.param("plain", EOS, fields, marks=pytest.mark.sweep) for fields in OTHERS),
     ],
 )
 def test_beam_search_is_torchs_token_for_token(case, eos, fields):
