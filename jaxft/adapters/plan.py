@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ class AdapterPlan:
             for linear, adapter in zip(layers, adapters, strict=True):
                 linear.adapter = adapter  # type: ignore[assignment]  # it is an `Adapter`
         if self.method.attach is not None:
-            backbone = model.backbone
+            backbone = cast(Any, model).backbone
             if not hasattr(backbone, "adapter"):
                 raise UserError(
                     f"config.adapter.method={self.settings.method!r}: the model is a {type(backbone).__name__}, which "
@@ -190,7 +190,7 @@ def plan_adapters(
     if settings.bias == "all":
         trained = {path: layers for path, layers in trained.items() if not path.endswith("/bias")}
     partial = {path: tuple(layers.tolist()) for path, layers in trained.items() if not layers.all()}
-    return AdapterPlan(settings, targets, frozenset(saved_layers), model.backbone.config, partial)
+    return AdapterPlan(settings, targets, frozenset(saved_layers), cast(Any, model).backbone.config, partial)
 
 
 def list_linear_methods() -> list[str]:

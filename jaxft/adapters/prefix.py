@@ -5,6 +5,7 @@ makes keys and values of all layers from P vectors. First values are PEFT's.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +21,13 @@ from jaxft.layers.parameters import Kind, Role, make_parameter
 PROJECTION = ("down", "down_bias", "up", "up_bias")
 
 
-def compute_prefix(values: Mapping[str, jax.Array]) -> jax.Array:
+def compute_prefix(values: Mapping[str, Any]) -> jax.Array:
     """Returns the keys and values of all layers, `[P, 2 * layers * D]`, as PEFT's files hold them.
 
     Args:
-      values: the values of a `PrefixEncoder` by name.
+      values: the arrays of a `PrefixEncoder` by name.
     """
-    x = values["embedding"]
+    x = jnp.asarray(values["embedding"])
     if "down" not in values:
         return x
     inner = jnp.tanh(add_bias(x @ values["down"], values["down_bias"]))

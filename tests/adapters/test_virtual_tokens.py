@@ -92,8 +92,8 @@ def test_texts_of_every_family_are_the_same_packed_and_alone(model_type):
         alone = unpack_texts(packed)
         alone["segment_ids"] = np.minimum(alone["segment_ids"], 1)
         mask = alone["segment_ids"][..., None]
-        together = torch_parity.unpack(ours.logits(packed)) * mask
-        np.testing.assert_allclose(together, ours.logits(alone) * mask, atol=1e-10)
+        packed_logits = torch_parity.unpack(ours.logits(packed)) * mask
+        np.testing.assert_allclose(packed_logits, ours.logits(alone) * mask, atol=1e-10)
 
 
 def language_model(settings: dict) -> LanguageModel:

@@ -116,8 +116,8 @@ def dense_in_blocks(
     ids_of_blocks = block_ids.reshape(-1, block_length)
     from_blocks = attend(block_q, block_k, block_v, ids_of_blocks, block_rows.cut_into_blocks(block_length))
 
-    def join_rows(*parts: jax.Array) -> jax.Array:
-        outputs = [x.reshape(rows // period, -1, x.shape[-1]) for x in parts]
+    def join_rows(*arrays: jax.Array) -> jax.Array:
+        outputs = [x.reshape(rows // period, -1, x.shape[-1]) for x in arrays]
         return jnp.concatenate(outputs, axis=1).reshape(rows * length, -1)
 
     return jax.tree.map(join_rows, from_whole_rows, from_blocks)

@@ -249,7 +249,8 @@ class GPT2Decoder(CachedDecoder[DecoderWeights, Cache]):
             scale = query.shape[-1] ** -0.5 / (index + 1 if config.scale_by_inverse_layer else 1)
             scores = jnp.einsum("rhd,rhtd->rht", query * scale, keys, preferred_element_type=jnp.float32)
             scores = jnp.where(is_visible, scores, -jnp.inf)
-            mixed = _mix(query * scale, scores, values, weights.prefix and weights.prefix[index])
+            prefix = None if weights.prefix is None else weights.prefix[index]
+            mixed = _mix(query * scale, scores, values, prefix)
             x = x + _columns(layer.output, mixed.reshape(rows, -1).T)
             inner = _columns(layer.up, _norm(x, layer.mlp_norm, config.layer_norm_eps, 0))
             x = x + _columns(layer.down, ACTIVATIONS[config.activation](inner))
