@@ -5,7 +5,7 @@ offline   a small ResNet from scratch on scikit-learn's digits (`demo:digits`), 
 digits-vit
           a small ViT from scratch on the digits. Measured, seed 0: accuracy 98.3% on dev, 97.3% on test.
 shapes    a small ResNet from scratch on 400 generated images of shapes in colour (`demo:shapes`), which are augmented;
-          needs no hub. Measured, seed 0: accuracy 85.8% on dev, 73.3% on test.
+          needs no hub. Measured, seed 0: accuracy 99.2% on dev, 97.5% on test.
 resnet50  ResNet-50 on a folder of your own images, with all frozen but the last stage and the head. Not measured here
           (no hub).
 vit       ViT-B/16 on a folder of your own images, with a smaller learning rate for lower layers. Not measured here (no
@@ -70,10 +70,11 @@ def get_config(arg: str = "offline") -> ConfigDict:
         config.data.train = "demo:shapes/train"
         config.data.dev = "demo:shapes/dev"
         config.data.test = "demo:shapes/test"
-        config.data.image_size = 32
+        config.data.image_size = 64
+        config.eval.every_steps = 65
         config.augment.crop_scale = 0.6
         config.augment.flip = 0.5
-        config.train.epochs = 30.0
+        config.train.epochs = 40.0
         config.optim.lr = 3e-3
     elif arg == "resnet50":
         config.model.checkpoint = "microsoft/resnet-50"
