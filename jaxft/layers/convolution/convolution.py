@@ -43,9 +43,15 @@ class Convolution(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves x, `[R, H, W, in] -> [R, ceil(H / stride), ceil(W / stride), out]`."""
+        kernel = gather_kernel(self.kernel[...], self.runtime).astype(x.dtype)
+        if (
+            self.size == 1
+        ):  # on CPU the gradient of this product takes half of the time of that of a convolution
+            x = x[:, :: self.stride, :: self.stride]
+            return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
         return jax.lax.conv_general_dilated(
             x,
-            gather_kernel(self.kernel[...], self.runtime).astype(x.dtype),
+            kernel,
             window_strides=(self.stride, self.stride),
             padding=[(self.size // 2, self.size // 2)] * 2,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),

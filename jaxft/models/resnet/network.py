@@ -171,7 +171,7 @@ class ResNet(nnx.Module):
             )
         x = inputs.pixels.astype(self.runtime.dtype)
         x = ACTIVATIONS[self.config.activation](self.stem(x, inputs.row_weights, training))
-        x = max_pool(x, size=3, stride=2)
+        x = max_pool(x, 3, 2)
         for stage in self.stages:
             for block in stage:
                 x = run_block(block, x, inputs.row_weights, training)
