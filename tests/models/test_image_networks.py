@@ -194,9 +194,8 @@ def train_over(name, sizes):
         **values, **dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), sizes, strict=True))
     )
     mesh = make_mesh(config, jax.devices()[: math.prod(sizes)])
-    hf_config = with_image_size(
-        config, shape.to_hf() | ({"hidden_sizes": [8, 16]} if "res" in name else {"patch_size": 4})
-    )
+    fields = {"hidden_sizes": [8, 16]} if name.startswith("resnet") else {"patch_size": 4}
+    hf_config = with_image_size(config, shape.to_hf() | fields)
     task = make_task(LABELS, config, head_dropout=0.2)
     trainer = make_trainer(
         make_network(task, *resolve_model(config, hf_config), mesh), config, total=9, warmup=0
