@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxft.hub.weights import WeightRule, WeightTable
-from jaxft.layers.heads.backbone import Backbone
 from jaxft.layers.heads.classification import HeadForm
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.decoder import AnyDecoder
@@ -80,7 +79,7 @@ class Family:
 
     Attributes:
       display_name: its name in its usual spelling.
-      network: the backbone's class.
+      network: the backbone's class, a `Backbone` or an `ImageBackbone`.
       config_class: the shape of a backbone.
       table: maps the network's parameters to the tensors of checkpoints.
       architecture: transformers' class of the backbone without a head.
@@ -99,7 +98,7 @@ class Family:
     """
 
     display_name: str
-    network: Callable[..., Backbone]
+    network: Callable[..., Any]
     config_class: type[ModelConfig]
     table: WeightTable
     architecture: str

@@ -54,8 +54,8 @@ def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: i
     """Returns the factors of learning rates: `config.optim.lr_multipliers`, times the decay over layers.
 
     With `config.optim.layer_decay` d, layer i of n, from 0, has the factor d^(n - i), what the first layer reads has
-    d^(n + 1), and what stands above the layers has 1. Source: Clark et al. 2020 (ELECTRA), appendix A. A network of stages
-    has a factor for each stage.
+    d^(n + 1), and what stands above the layers has 1. Source: Clark et al. 2020 (ELECTRA), appendix A. A network of
+    stages has a factor for each stage.
 
     Args:
       config: the run's settings.
