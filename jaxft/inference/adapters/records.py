@@ -170,9 +170,7 @@ class MixedAnswers(Answers[AdaptedExample, Any]):
         self.formats = tuple(
             name
             for name in FORMATS
-            if all(name in each.formats for each in answers)
-            and (name not in TABLES or len(set(keys)) == 1)
-            and (name != "text" or "" in names)
+            if all(name in each.formats for each in answers) and (name not in TABLES or len(set(keys)) == 1)
         )
         self.input_keys = [field, *dict.fromkeys(key for each in answers for key in each.input_keys)]
 

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import fcntl
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from jaxft.config.sections import Settings
 from jaxft.config.settings import defaults, flatten, to_dict
 from jaxft.data.batching.batch import Batch
 from jaxft.errors import UserError
+from jaxft.hub.adapter_files import CONFIG as ADAPTER_CONFIG
 from jaxft.hub.files import read_config
 from jaxft.hub.model_card import read_card_fields
 from jaxft.io.files import folders_named, read_json, write_json
@@ -185,10 +187,11 @@ def _check_files(workdir: Path) -> None:
         return
     digests = read_json(path)
     for name, digest in digests.items() if isinstance(digests, dict) else [(CHECKSUMS, "")]:
-        if (file := workdir / name).is_file() and _hash_file(file) != digest:
+        changed = _hash_file(file) != digest if os.path.isfile(file := workdir / name) else None
+        if changed is not False:
             raise UserError(
-                f"{file}: it changed since the run wrote it, as {path} shows; put back a copy of it, or, if you "
-                f"changed it on purpose, remove {path}"
+                f"{file}: {'it changed since' if changed else 'missing, but'} the run wrote it, as {path} shows; put "
+                f"back a copy of it, or, if you changed it on purpose, remove {path}"
             )
 
 
@@ -226,6 +229,10 @@ def open_run(workdir: Path) -> Run:
       UserError: there is no run, its files are damaged, or its settings differ between processes.
     """
     workdir = fetch_run(workdir)
+    if (workdir / ADAPTER_CONFIG).is_file():
+        raise UserError(
+            f"--run {workdir}: expected a run, found an adapter in PEFT's files; jaxft predict takes it as --adapter"
+        )
     if not (workdir / "config.json").is_file():
         raise UserError(f"--run {workdir}: no jaxft run there (no config.json); name the --workdir of a run")
     refuse_earlier_run(workdir)
