@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxft.errors import UserError
 from jaxft.io.files import write_json
 
 CONFIG_NAME = "preprocessor_config.json"
+_MOST_SIDE, _MOST = 1 << 14, 1e30  # pixels of a side; a number
 PLAIN_TYPE = "ViTImageProcessor"  # resizes images, and cuts nothing off
 _WARPED_FROM = 384  # from this shortest edge on, ConvNext's processor crops nothing
 _HALF, _CLIP = ((0.5,) * 3,) * 2, ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
@@ -94,11 +94,11 @@ class ImageProcessor:
         crop = _parse_size(values.get("crop_size"), True, f"{name}, crop_size") if crops else None
         share = values.get("crop_pct")
         if share is not None and (
-            crops or not isinstance(size, int) or not _is_number(share) or not 0 < share <= 1
+            crops or not isinstance(size, int) or not _is_number(share) or not 0.01 <= share <= 1
         ):
             raise UserError(
                 f"{name}: a {processor_type} with size {values['size']!r}, do_center_crop {crops!r} and crop_pct "
-                f"{share!r}; expected a shortest_edge, no do_center_crop, and a crop_pct above 0 and at most 1"
+                f"{share!r}; expected a shortest_edge, no do_center_crop, and a crop_pct from 0.01 to 1"
             )
         if isinstance(crop, int) or (crop is None and share is None and not isinstance(size, tuple)):
             raise UserError(
@@ -114,7 +114,7 @@ class ImageProcessor:
             _parse_channels(values["image_mean"], f"{name}, image_mean") if values["do_normalize"] else None
         )
         std = _parse_channels(values["image_std"], f"{name}, image_std") if values["do_normalize"] else None
-        if std is not None and 0 in std:
+        if std is not None and not all(np.array(std, np.float32)):
             raise UserError(f"{name}, image_std: {list(std)}; expected numbers other than 0")
         return cls(
             processor_type, size, _parse_filter(values["resample"], name), crop, share, factor, mean, std
@@ -174,9 +174,9 @@ class ImageProcessor:
         scales = height / self.crop_size[0], width / self.crop_size[1]
         size: tuple[int, int] | int | None = self.size
         if isinstance(size, int):
-            size = round(size * max(scales))
+            size = max(round(size * max(scales)), 1)
         elif size is not None:
-            size = round(size[0] * scales[0]), round(size[1] * scales[1])
+            size = max(round(size[0] * scales[0]), 1), max(round(size[1] * scales[1]), 1)
         return dataclasses.replace(self, size=size, crop_size=(height, width))
 
     @property
@@ -301,7 +301,9 @@ def _parse_size(value: Any, is_square: bool, place: str) -> tuple[int, int] | in
     elif isinstance(value, list | tuple) and len(value) == 2:
         value = dict(zip(("height", "width"), value, strict=True))
     sides = value if isinstance(value, Mapping) else {}
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in sides.values()):
+    if not all(
+        _is_number(side) and isinstance(side, int) and 0 < side <= _MOST_SIDE for side in sides.values()
+    ):
         sides = {}
     if sides.keys() == {"shortest_edge"}:
         return int(sides["shortest_edge"])
@@ -323,7 +325,7 @@ def _parse_filter(value: Any, name: str) -> int:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_MOST < value < _MOST
 
 
 def _parse_number(value: Any, place: str) -> float:

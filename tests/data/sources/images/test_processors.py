@@ -120,6 +120,12 @@ def test_a_crop_keeps_its_share_of_another_size():
         ),
         ({"image_processor_type": "ViTImageProcessor", "size": 0}, "size: 0; expected|'height': 0"),
         ({"image_processor_type": "ViTImageProcessor", "size": "224"}, "size: '224'; expected"),
+        ({"image_processor_type": "ViTImageProcessor", "size": 10**30}, "expected height and width"),
+        (
+            {"image_processor_type": "ViTImageProcessor", "rescale_factor": 10**400},
+            "rescale_factor: 1.*a number",
+        ),
+        ({"image_processor_type": "ViTImageProcessor", "image_std": 1e-60}, "numbers other than 0"),
         (
             {"image_processor_type": "ViTImageProcessor", "resample": 9},
             r"resample: 9; expected 0 \(nearest\)",
