@@ -1,6 +1,7 @@
 """Makes random adapters by peft, on random models of transformers, and trains them by torch's AdamW."""
 
 import dataclasses
+import functools
 import pathlib
 import re
 import warnings
@@ -31,20 +32,21 @@ from jaxft.training.settings import settings_from_config
 from jaxft.training.trainer import make_trainer
 from tests.models import torch_parity
 
-# Fused projections, and such as only disentangled attention has.
-_TARGETS = {
-    "modernbert": ["Wqkv", "mlp.Wi", "mlp.Wo"],
-    "deberta-v2": ["query_proj", "pos_key_proj", "output.dense"],
+# Fused projections, and such as only disentangled attention has. PEFT does not train the first layer of ModernBERT's
+# head by itself.
+_MODULES = {
+    "modernbert": {"target_modules": ["Wqkv", "mlp.Wi", "mlp.Wo"], "modules_to_save": ["head"]},
+    "deberta-v2": {"target_modules": ["query_proj", "pos_key_proj", "output.dense"]},
 }
 # Adapters of each method that PEFT has for linear layers, in families for which it has no defaults.
 OF_FAMILIES = {
-    f"{name} {model_type}": (model_type, make)
-    for model_type, targets in _TARGETS.items()
+    f"{name} {model_type}": (model_type, functools.partial(make, **modules))
+    for model_type, modules in _MODULES.items()
     for name, make in {
-        "lora": lambda t=targets: peft.LoraConfig(r=2, target_modules=t, bias="lora_only"),
-        "dora": lambda t=targets: peft.LoraConfig(r=2, target_modules=t, use_dora=True),
-        "adalora": lambda t=targets: peft.AdaLoraConfig(init_r=3, target_r=1, total_step=4, target_modules=t),
-        "ia3": lambda t=targets: peft.IA3Config(target_modules=t, feedforward_modules=t[-1:]),
+        "lora": functools.partial(peft.LoraConfig, r=2, bias="lora_only"),
+        "dora": functools.partial(peft.LoraConfig, r=2, use_dora=True),
+        "adalora": functools.partial(peft.AdaLoraConfig, init_r=3, target_r=1, total_step=4),
+        "ia3": functools.partial(peft.IA3Config, feedforward_modules=modules["target_modules"][-1:]),
     }.items()
 }
 TASK_TYPES = {
