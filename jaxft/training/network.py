@@ -158,6 +158,7 @@ class Network:
         attention = 0
         if stacks:
             model_config = self.model_config
+            prefix_length = 0 if self.adapters is None else self.adapters.settings.prefix_length
             products = (
                 count_products(
                     self.runtime.attention_for(visibility),
@@ -165,6 +166,7 @@ class Network:
                     visibility,
                     model_config.relative_products,
                 )
+                + 2 * prefix_length
                 for visibility in model_config.visibilities
             )
             attention = 6 * model_config.hidden_size * sum(products) * positions

@@ -128,8 +128,10 @@ def test_generated_texts_are_the_networks(settings):
         assert likeliest[len(slots) + len(prompt) - 1 : -1].tolist() == text
 
 
-def test_a_prefix_is_not_merged():
+def test_a_prefix_is_not_merged_and_costs_products_of_queries_and_weights():
     net = network(PREFIX)
+    flops = [net.train_flops_per_token(16) for net in (net, network({"method": "bitfit"}))]
+    assert flops[0] - flops[1] == 6 * 2 * 3 * 16 * 2  # keys and values of 3 tokens, in two layers of width 16
     with pytest.raises(UserError, match="prefix.*cannot be merged.*--format peft"):
         merge_parameters(net.graphdef, trained_parameters(net))
 
