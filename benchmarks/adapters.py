@@ -12,6 +12,8 @@ command goes on with those that it lacks; the last lines are tables in Markdown.
   that the compiler plans, and the time of a step, in turns.
 - trainer: LoRA on Banking77, by jaxft and by peft_classification.py, in turns: tokens without padding a second.
 
+Speeds are measured with little to evaluate, for no side ends without an evaluation.
+
 The trained share counts the head, the size that of the best checkpoint on disk.
 """
 
@@ -25,7 +27,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from families import make_model, read_texts
+from families import make_model, read_texts, write_few
 from side_by_side import print_line, recorded, run_jaxft, run_peer
 
 from jaxft.hub.addresses import resolve_address
@@ -199,12 +201,14 @@ def describe_quality(method: str, metric: str, runs: Sequence[Mapping[str, Any]]
 def run_base(flags: argparse.Namespace) -> None:
     """Trains a BERT of base size for some steps, in turns, and prints a table."""
     with tempfile.TemporaryDirectory() as folder:
+        _, few = write_few(flags.data, Path(folder))
         get_model = functools.cache(lambda: make_model("bert", read_texts(flags.data), Path(folder) / "bert"))
 
         def measure(settings: Mapping[str, object], repeat: int) -> dict[str, Any]:
             changes = {
                 **settings,
                 "model.checkpoint": get_model(),
+                "data.dev": few,
                 "batch.examples": TEXTS,
                 "train.steps": flags.steps,
                 "eval.bootstrap": 0,
@@ -240,34 +244,32 @@ def run_base(flags: argparse.Namespace) -> None:
 def run_trainer(flags: argparse.Namespace) -> None:
     """Runs both sides in turns, and prints the ratios of their speeds."""
     task, peer = TASKS["banking77"], Path(__file__).with_name("peft_classification.py")
-    data = {"train": flags.data / task.train, "eval": flags.data / task.measured, "label": "category"}
 
     def measure(side: str, repeat: int) -> dict[str, Any]:
-        if side == "peft":
-            sizes = {"bs": TEXTS, "max-steps": flags.steps, "seed": repeat, "model": resolve_address(MINILM)}
-            line = run_peer(str(peer), data | sizes)
-            return {
-                "tokens_per_s": line["real_tokens_per_s"],
-                "trained": line["trained"],
-                "peak_mb": line["peak_rss_mb"],
-            }
-        settings = {
-            "adapter.method": "lora",
-            "optim.lr": 1e-3,
-            "batch.examples": TEXTS,
-            "train.steps": flags.steps,
-            "eval.bootstrap": 0,
-            "seed": repeat,
-        }
         with tempfile.TemporaryDirectory() as folder:
+            few, _ = write_few(flags.data, Path(folder))
+            if side == "peft":
+                options = {"model": resolve_address(MINILM), "train": flags.data / task.train, "eval": few}
+                options |= {"bs": TEXTS, "max-steps": flags.steps, "seed": repeat}
+                line = run_peer(str(peer), options)
+                peak = {"peak_mb": line["peak_rss_mb"]}
+                return {"tokens_per_s": line["real_tokens_per_s"], "trained": line["trained"]} | peak
+            settings = {
+                "adapter.method": "lora",
+                "optim.lr": 1e-3,
+                "data.dev": few,
+                "batch.examples": TEXTS,
+                "train.steps": flags.steps,
+                "eval.bootstrap": 0,
+                "seed": repeat,
+            }
             return train(flags, task, settings, Path(folder) / "run")
 
     rates: dict[str, list[float]] = {"jaxft": [], "peft": []}
     for repeat in range(flags.repeats):
         for side, values in rates.items():
-            key = {"part": "trainer", "side": side, "repeat": repeat, "steps": flags.steps} | dict(
-                flags.settings
-            )
+            key = {"part": "trainer", "side": side, "repeat": repeat, "steps": flags.steps}
+            key |= dict(flags.settings)
             line = recorded(flags.record, key, functools.partial(measure, side, repeat))
             values.append(line["tokens_per_s"])
     ratios = [ours / theirs for ours, theirs in zip(rates["jaxft"], rates["peft"], strict=True)]

@@ -198,18 +198,25 @@ class Task(NamedTuple):
     options: dict[str, object]
 
 
+def write_few(data: Path, folder: Path) -> tuple[Path, Path]:
+    """Writes the first examples of both training sets to `folder`, and returns the files of texts and of words."""
+    texts, words = folder / "dev.csv", folder / "dev.conll"
+    with (
+        (data / "banking77/train.csv").open(encoding="utf-8", newline="") as file,
+        texts.open("w", newline="") as few,
+    ):
+        csv.writer(few).writerows(itertools.islice(csv.reader(file), EVALUATED + 1))
+    sentences = ["\n".join(sentence) for sentence in read_sentences(data / "wnut17/train.conll")[:EVALUATED]]
+    words.write_text("\n\n".join(sentences) + "\n", encoding="utf-8")
+    return texts, words
+
+
 def make_tasks(flags: argparse.Namespace, folder: Path) -> dict[str, Task]:
     """Returns the tasks by name; what they are measured on is written to `folder`."""
-    texts, words = flags.data / "banking77/train.csv", flags.data / "wnut17/train.conll"
-    with texts.open(encoding="utf-8", newline="") as file, (folder / "dev.csv").open("w", newline="") as dev:
-        csv.writer(dev).writerows(itertools.islice(csv.reader(file), EVALUATED + 1))
-    sentences = ["\n".join(sentence) for sentence in read_sentences(words)[:EVALUATED]]
-    (folder / "dev.conll").write_text("\n\n".join(sentences) + "\n", encoding="utf-8")
+    train, (texts, words) = flags.data / "banking77/train.csv", write_few(flags.data, folder)
     return {
-        "banking77": Task(
-            "intent:banking77", texts, folder / "dev.csv", flags.cls_peer, {"label": "category"}
-        ),
-        "wnut17": Task("ner", words, folder / "dev.conll", flags.ner_peer, {}),
+        "banking77": Task("intent:banking77", train, texts, flags.cls_peer, {"label": "category"}),
+        "wnut17": Task("ner", flags.data / "wnut17/train.conll", words, flags.ner_peer, {}),
     }
 
 

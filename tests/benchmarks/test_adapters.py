@@ -14,6 +14,7 @@ def benchmark(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(str(REPOSITORY / "benchmarks"))
     import adapters
 
+    monkeypatch.setattr(adapters, "write_few", lambda data, folder: (folder / "texts", folder / "words"))
     runs = []
 
     def run_jaxft(recipe, settings, workdir):
