@@ -41,6 +41,11 @@ def find_targets(
     if method.make is None:
         return ()
     candidates = _list_linears(settings, table, kernels)
+    if not candidates:
+        raise UserError(
+            f"config.adapter.method={settings.method!r}: the model has no linear layers that could get adapters; "
+            "freeze some of its layers instead (config.optim.freeze), or choose a transformer"
+        )
     names = settings.target_modules or method.list_targets(settings, presets)
     chosen = _choose(names, candidates, "target_modules") & _choose_layers(settings, candidates)
     inputs = set()

@@ -134,6 +134,11 @@ def read_fitting_config(
             f"checkpoint {address!r}: model_type is {model_type!r}, but config.task={config.task!r} is for "
             f"{', '.join(supported)}; choose another checkpoint or task"
         )
+    if not model_config.vocab_size and (prefix_length or config.adapter.prompt_length):
+        raise UserError(
+            f"config.adapter.method={config.adapter.method!r} puts vectors before texts, and the model_type "
+            f"{model_type!r} reads images; expected lora, ia3, bottleneck or bitfit"
+        )
     if model_config.vocab_size and config.data.max_length > max_positions:
         raise UserError(
             f"config.data.max_length={config.data.max_length}, but {address} has {max_positions} positions"

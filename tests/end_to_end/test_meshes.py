@@ -200,6 +200,7 @@ ENCODERS = tuple(
     for name, family in FAMILIES.items()
     if name not in ("bert", "xlm-roberta", "camembert") and HeadKind.QUESTION in family.heads
 )
+TASKS = [name for name, entry in TASKS.items() if entry.head is not HeadKind.IMAGE]  # tests/models/test_image_meshes.py
 names = (*TASKS, "crf", *ENCODERS, *ADAPTERS) if sys.argv[2] == "sweep" else (*NETWORKS, "mpnet")
 runs = [(name, sizes, {}) for name in names for sizes in ((1, 1, 1), (2, 2, 2))]
 if sys.argv[2] == "sweep":
@@ -236,7 +237,7 @@ def test_eight_devices_train_as_one_does(on_eight_devices, extent):
     for name, run in results["optimizers"].items():
         assert run["difference"] < 1e-5 and run["share"] < 0.5, (name, run)
     if extent == "sweep":
-        assert runs.keys() > {*TASKS, "crf", "roberta", "distilbert"}
+        assert runs.keys() > {*TASKS, "crf", "roberta", "distilbert"} - {"image_classification"}
     for task, meshes in runs.items():
         has_adapters = task.startswith(("lora", "adalora", "ia3", "bottleneck", "prefix", "prompt"))
         if "bfloat16 1x1x1" in meshes:

@@ -198,7 +198,8 @@ class Pair:
 def make_pair(config: ModelConfig, seed: int, dtype: str) -> Pair:
     """Returns a random model of torch and the same here; call it, and what it returns, under x64 for float64."""
     rng = np.random.default_rng(seed)
-    graph, abstract = make_classifier(config, Runtime(jnp.dtype(dtype), unroll=bool(seed % 2)))
+    runtime = Runtime(jnp.dtype(dtype), unroll=bool(seed % 2), remat="none" if seed % 3 else "full")
+    graph, abstract = make_classifier(config, runtime)
     pair = Pair(
         model=make_torch(config, seed, getattr(torch, dtype)),
         graph=graph,

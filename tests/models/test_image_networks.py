@@ -1,7 +1,6 @@
 """Networks of pictures as a run sees them: FLOPs, freezing, learning rates, decay, positions for another size."""
 
 import json
-import math
 
 import jax
 import numpy as np
@@ -15,15 +14,14 @@ from jaxft.hub.weights import load_weights
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.parameters import Kind
 from jaxft.layers.runtime import PLAIN_RUNTIME
-from jaxft.models.pretrained_model import PretrainedModel, resolve_model, with_image_size
+from jaxft.models.pretrained_model import PretrainedModel, read_fitting_config, resolve_model, with_image_size
 from jaxft.models.registry import FAMILIES
 from jaxft.models.vit.weights import interpolate_positions
-from jaxft.parallel.mesh import make_mesh, place_batch, put_array
+from jaxft.parallel.mesh import make_mesh
 from jaxft.tasks.registry import make_task
 from jaxft.training.network import load_parameters, make_network
 from jaxft.training.optimizer.parameter_rules import find_decayed, make_rate_factors, split_frozen
 from jaxft.training.settings import settings_from_config
-from jaxft.training.trainer import make_trainer
 from tests.models import image_parity
 
 LABELS = [f"label {number}" for number in range(image_parity.LABELS)]
@@ -175,53 +173,10 @@ def test_a_shape_that_cannot_be_is_refused(model_type, change, message):
         FAMILIES[model_type].config_class.from_hf({"model_type": model_type} | change)
 
 
-SCRIPT = """
-import json, sys
-sys.path.insert(0, sys.argv[1] + "/..")
-from tests.models.test_image_networks import *
-
-assert jax.device_count() == 8
-print(json.dumps({name: [train_over(name, sizes) for sizes in MESHES] for name in ("resnet basic", "vit")}))
-"""
-MESHES = ((1, 1, 1), (8, 1, 1), (2, 2, 2))
-
-
-def train_over(name, sizes):
-    """Losses and gradient norms of three steps over devices, and the sum of the statistics after them."""
-    shape = image_parity.EXAMPLES[name]
-    values = {"optim.name": "sgd", "optim.lr": 0.01, "optim.schedule": "constant", "batch.accumulate": 2}
-    config = make_settings(
-        **values, **dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), sizes, strict=True))
-    )
-    mesh = make_mesh(config, jax.devices()[: math.prod(sizes)])
-    fields = {"hidden_sizes": [8, 16]} if name.startswith("resnet") else {"patch_size": 4}
-    hf_config = with_image_size(config, shape.to_hf() | fields)
-    task = make_task(LABELS, config, head_dropout=0.2)
-    trainer = make_trainer(
-        make_network(task, *resolve_model(config, hf_config), mesh), config, total=9, warmup=0
-    )
-    first = jax.tree.map(np.asarray, jax.jit(trainer.net.new_parameters)(np.uint32(0)))
-    state = trainer.new_state({n: put_array(v, trainer.net.abstract[n].sharding) for n, v in first.items()})
-    rng, hyperparameters, steps = np.random.default_rng(0), trainer.place_hyperparameters(), []
-    for _ in range(3):
-        batch = {
-            "pixels": rng.normal(size=(16, 16, 16, 3)),
-            "labels": np.eye(len(LABELS))[rng.integers(0, len(LABELS), 16)],
-            "weights": np.arange(16) < 13,
-        }
-        arrays = place_batch({n: value.astype(np.float32) for n, value in batch.items()}, mesh)
-        state, metrics = trainer.train_step(state, arrays, hyperparameters)
-        steps.append([float(metrics["loss"]), float(metrics["grad_norm"])])
-    held = jax.tree.leaves(state.trainable)
-    share = sum(x.addressable_shards[0].data.nbytes for x in held) / sum(x.nbytes for x in held)
-    return steps, sum(float(abs(value).sum()) for value in state.model_state.values()), share
-
-
-def test_eight_devices_train_as_one_does(on_eight_devices):
-    """With microbatches, of which the second has rows that do not count; fsdp splits kernels."""
-    for name, (one, *others) in on_eight_devices(SCRIPT).items():
-        assert one[1] > 0 or name == "vit"
-        for steps, statistics, _ in others:
-            np.testing.assert_allclose(steps, one[0], rtol=1e-4, err_msg=name)
-            assert statistics == pytest.approx(one[1], rel=1e-5)
-        assert others[0][2] == 1 and others[1][2] < 0.6
+@pytest.mark.parametrize("method", ["prefix", "prompt"])
+def test_adapters_of_texts_are_refused(method):
+    config = make_settings(**{"adapter.method": method})
+    with pytest.raises(
+        UserError, match=f"'{method}' puts vectors before texts, and the model_type 'vit' reads images"
+    ):
+        read_fitting_config(config, VIT.to_hf(), ["vit"])

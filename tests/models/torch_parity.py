@@ -25,7 +25,12 @@ from jaxft.tasks.registry import TASKS, make_task
 from jaxft.training.settings import settings_from_config
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
-TASK_LABELS = {HeadKind.TOKEN: LABELS, HeadKind.SEQUENCE: LABELS, HeadKind.QUESTION: ["start", "end"]}
+TASK_LABELS = {
+    HeadKind.TOKEN: LABELS,
+    HeadKind.SEQUENCE: LABELS,
+    HeadKind.QUESTION: ["start", "end"],
+    HeadKind.IMAGE: LABELS,
+}
 # The lengths of the texts in each packed row, which ends with padding. In torch each text has its row.
 Rows = tuple[tuple[int, ...], ...]
 ROWS: Rows = ((11, 4), (2, 1, 7, 3))
