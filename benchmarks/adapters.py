@@ -109,9 +109,9 @@ def train(
 
 def find_numbers(pattern: str, log: str) -> list[int]:
     """Returns the whole numbers that a pattern captures where it is found first in a log, with its lines joined."""
-    found = re.search(pattern, " ".join(log.split()))
-    assert found is not None, f"{pattern!r} is not in the log:\n{log}"
-    return [int(number.replace(",", "")) for number in found.groups()]
+    match = re.search(pattern, " ".join(log.split()))
+    assert match is not None, f"{pattern!r} is not in the log:\n{log}"
+    return [int(number.replace(",", "")) for number in match.groups()]
 
 
 def measure_quality(
