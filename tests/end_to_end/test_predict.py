@@ -336,7 +336,7 @@ def test_an_error_is_written_in_the_place_of_the_answer(tag):
     assert first["text"] == 5 and first["id"] == 7 and "line 1, key 'text'" in first["error"]
     assert broken["line"] == "{" and "line 3" in broken["error"]
     assert sum(line.startswith("error: ") for line in logged) == 6
-    assert logged[-1].startswith("9 texts in ") and logged[-1].endswith(", 6 with an error")
+    assert logged[-1].startswith("9 sentences in ") and logged[-1].endswith(", 6 with an error")
     with pytest.raises(UserError, match="CoNLL columns, which have no place for an error"):
         tag(b"Peter\tO\n", "in.conll", on_error="record")
 
