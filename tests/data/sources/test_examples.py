@@ -14,7 +14,17 @@ import pytest
 from jaxft.data.sources import examples, formats
 from jaxft.data.sources.annotation_tools.tools import TOOLS
 from jaxft.data.sources.documents import read_documents
-from jaxft.data.sources.formats import AUTO, DOCUMENTS, QUESTIONS, SENTENCES, TEXTS, ExampleKind, FileFormat
+from jaxft.data.sources.formats import (
+    AUTO,
+    DOCUMENTS,
+    IMAGES,
+    QUESTIONS,
+    SENTENCES,
+    TEXTS,
+    ExampleKind,
+    FileFormat,
+)
+from jaxft.data.sources.images.reading import ImageColumns, read_images
 from jaxft.data.sources.labelled_texts import LabelledText, TextColumns, read_labelled_texts
 from jaxft.data.sources.labels import MULTI, NUMBER, LabelRules
 from jaxft.data.sources.questions import read_questions
@@ -54,6 +64,10 @@ def read_pairs(path, format):
     return read_documents(path, format=format, template="{a.b} {c}: {d}")
 
 
+def read_photos(path, format, **options):
+    return read_images(path, format=format, columns=ImageColumns(**options))
+
+
 def read_untagged(path, format):
     return read_sentences(path, format=format, tagged=False)
 
@@ -71,6 +85,7 @@ RECORDS = {
         (read_one_hot, {"text": "Rome sleeps", "sport": 1, "arts": 0}),
     ],
     QUESTIONS: [(read_questions, QUESTION)],
+    IMAGES: [(read_photos, {"image": "rome.png", "label": "city"})],
     DOCUMENTS: [
         (read_documents, {"text": "Rome sleeps"}),
         (read_pairs, {"a": {"b": "Rome"}, "c": 1, "d": ["sleeps", "naps"]}),
@@ -100,6 +115,7 @@ FILES = {
     (SENTENCES, "conllu"): (read_sentences, "1\t<Rome>\t_\t<NOUN>\t_\t_\t0\t_\t_\t_\n"),
     (SENTENCES, "text"): (read_untagged, "Rome <sleeps>\n"),
     (TEXTS, "text"): (lambda path, format: read_classes(path, format, label=None), "Rome <sleeps>\n"),
+    (IMAGES, "text"): (lambda path, format: read_photos(path, format, label=None), "rome <sleeps>.png\n"),
     (DOCUMENTS, "text"): (read_documents, "Rome <sleeps>\n"),
 }
 
