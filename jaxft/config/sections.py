@@ -348,6 +348,11 @@ class Settings:
             )
         self.optim.check()
         self.adapter.check()
+        if self.adapter.prompt_length and self.text_length < 1:
+            raise UserError(
+                f"config.data.max_length={self.data.max_length} counts the slots of a prompt, and "
+                f"config.adapter.num_virtual_tokens={self.adapter.prompt_length} leaves none for texts; expected more"
+            )
         if self.data.shards > 1:
             self.check_shards()
 

@@ -144,8 +144,18 @@ def test_a_prefix_is_not_merged_and_costs_products_of_queries_and_weights():
             "encoder_hidden_size=5 is the width of a network .* does not have",
         ),
         (PREFIX | {"r": 4}, "config.adapter.r=4 is a setting of lora and bottleneck"),
+        (
+            PROMPT | {"prompt_tuning_init": "TEXT"},
+            "prompt_tuning_init='TEXT' with .*: expected a text with 'TEXT'",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         network(settings)
+
+
+def test_a_prompt_leaves_room_for_texts():
+    values = {f"adapter.{name}": value for name, value in PROMPT.items()} | {"data.max_length": 3}
+    with pytest.raises(UserError, match="max_length=3 counts the slots of a prompt, and .*=3 leaves none"):
+        test_step.config_with(**values)
