@@ -156,6 +156,6 @@ def test_settings_that_do_not_fit_are_refused(settings, message):
 
 
 def test_a_prompt_leaves_room_for_texts():
-    values = {f"adapter.{name}": value for name, value in PROMPT.items()} | {"data.max_length": 3}
-    with pytest.raises(UserError, match="max_length=3 counts the slots of a prompt, and .*=3 leaves none"):
+    values = {"adapter.method": "prompt", "adapter.num_virtual_tokens": 9, "data.max_length": 9}
+    with pytest.raises(UserError, match="max_length=9 counts the slots of a prompt, and .*=9 leaves none"):
         test_step.config_with(**values)
