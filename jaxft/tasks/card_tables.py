@@ -10,7 +10,8 @@ Redact = Callable[[str], str]  # removes the folders of this machine from a sour
 
 def escape(text: str) -> str:
     """Returns a name from data, such as a label, as Markdown that shows it: no markup, HTML or cell begins in it."""
-    return re.sub(r"[\\`*\[\]<>|]", r"\\\g<0>", " ".join(text.split()))
+    # Underscores between letters or digits are no markup, and labels such as B_PER are easier to read without escapes.
+    return re.sub(r"[\\`*~\[\]<>|]|&(?=[#\w])|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", " ".join(text.split()))
 
 
 def code(text: str) -> str:

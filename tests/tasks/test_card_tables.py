@@ -15,8 +15,9 @@ HOSTILE = [
     "<!-- --> \\| \\",
     "[a]: http://evil",
     "pos_neg & B-PER",
+    "_0_ __init__ &lt; ~~x~~",
 ]
-PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
+PARSER = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"])
 
 
 def shown(markdown: str) -> list[str]:
