@@ -36,6 +36,7 @@ OTHER_COMMANDS = {
     "eval",
     "git",
     "pip-audit",
+    "printf",
     "sky",
     "source",
     "tensorboard",
