@@ -216,7 +216,8 @@ def export_parser() -> argparse.ArgumentParser:
         "--format",
         choices=("transformers", "peft"),
         default="transformers",
-        help="peft writes the adapter and the head alone, for PEFT; by default adapters are merged into the weights",
+        help="peft writes the adapter and the head alone, for PEFT or, if it lacks the method, next to a loader; by "
+        "default adapters are merged into the weights",
     )
     parser.add_argument(
         "--verify", action="store_true", help="reload in torch and compare logits on dev data"

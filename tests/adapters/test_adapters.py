@@ -167,6 +167,7 @@ def test_packed_texts_have_the_logits_and_gradients_of_texts_alone():
             assert np.abs(gradients[name]).max() > 0, name
 
 
+@pytest.mark.sweep
 def test_layers_that_are_computed_again_have_the_same_gradients():
     """With dropout of adapters, whose masks are the same in both computations."""
     settings = SETTINGS["ranks"] | {"dropout": 0.2}

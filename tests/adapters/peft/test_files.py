@@ -49,10 +49,14 @@ CASES = {
     ),
     "fused ia3": ("gpt2", HeadKind.SEQUENCE, peft.IA3Config, 1e-8),
     "adalora": (
-        "modernbert",
+        "bert",
         HeadKind.TOKEN,
         lambda: peft.AdaLoraConfig(
-            init_r=3, lora_alpha=5, target_modules=["Wqkv", "mlp.Wo"], bias="lora_only", total_step=9
+            init_r=3,
+            lora_alpha=5,
+            target_modules=["query", "intermediate.dense"],
+            bias="lora_only",
+            total_step=9,
         ),
         1e-6,
     ),
@@ -135,7 +139,7 @@ def test_logits_are_pefts_both_ways(name, tmp_path):
             "dora": {"attention.self.query", "attention.self.value", "intermediate.dense"},
             "fused": {"transformer.h.1.attn.c_attn", "transformer.h.1.mlp.c_fc"},
             "fused ia3": {"attn.c_attn", "mlp.c_proj"},
-            "adalora": {"attn.Wqkv", "mlp.Wo"},
+            "adalora": {"attention.self.query", "intermediate.dense"},
             "pissa": {f"distilbert.transformer.layer.0.{name}" for name in PISSA_TARGETS},
         }[name]
     )
