@@ -19,13 +19,14 @@ from jaxft.config.settings import declarations, defaults, flatten
 from jaxft.errors import UserError
 from jaxft.hub.adapter_files import MODEL_CONFIG, SETTINGS, write_adapter_folder
 from jaxft.hub.addresses import resolve_address
+from jaxft.hub.files import read_config
 from jaxft.hub.tensors import open_tensors
 from jaxft.inference.model import Model
 from jaxft.io.files import write_json
 from jaxft.io.stores import address_of
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.family import Family
-from jaxft.models.registry import family_of
+from jaxft.models.registry import family_of, read_model_config
 from jaxft.tasks.checkpoint_heads import make_run_config
 from jaxft.tasks.registry import head_kind, make_export
 from jaxft.training.run_folder.workdir import Run
@@ -130,6 +131,12 @@ def find_base(run: Run) -> Path:
         reason = "the base has random weights (config.model.init)"
     elif config.data.added_tokens:
         reason = "the base lacks the words of config.data.added_tokens"
-    if reason:
-        raise UserError(f"--format peft: {reason}; leave --format out, for a model with all weights")
-    return resolve_address(config.model.checkpoint, config.model.revision)
+    elif needs_loader(run) and head_kind(config.task) is HeadKind.IMAGE:
+        reason = f"the loader of {config.adapter.method} is for models that read text"
+    if reason is None:
+        folder = resolve_address(config.model.checkpoint, config.model.revision)
+        stored, shape = map(read_model_config, (read_config(folder), run.checkpoint.hf_config))
+        if not family_of(run.checkpoint.hf_config).resize(stored, shape):
+            return folder
+        reason = "the base has positions for images of another size (config.data.image_size)"
+    raise UserError(f"--format peft: {reason}; leave --format out, for a model with all weights")
