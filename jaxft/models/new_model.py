@@ -33,7 +33,8 @@ def make_new_config(config: Settings, address: str, vocab_size: int) -> dict[str
         raise UserError(
             f"config.model.sizes: {sorted(unknown)} unknown; expected some of {', '.join(new_model.fields)}"
         )
-    hf_config = new_model.make_config(values, config.data.max_length, vocab_size)
+    positions = config.data.max_length + config.adapter.prefix_length
+    hf_config = new_model.make_config(values, positions, vocab_size)
     try:
         model_config = read_model_config(hf_config)
     except UserError as error:
