@@ -1,7 +1,6 @@
 """Applies linear layers, whose bias has a hand-written gradient, and which may have an adapter.
 
-The kernel of a layer with an adapter is often frozen, and may then be compressed: it is bfloat16, or int8 with a scale
-for each column, and the layer computes `(x @ kernel) * scale`.
+A kernel that adapters have frozen may be compressed: it is then bfloat16, or int8 with a scale for each column.
 """
 
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from flax import nnx
 
 from jaxft.layers.parameters import SPLIT_BY_FSDP, Kind, Role, make_parameter
 from jaxft.layers.precision import widen
-from jaxft.parallel.sharded_matmul import ActivationLayout, sharded_matmul
+from jaxft.parallel.sharded_matmul import ActivationLayout, CompressedKernel, Kernel, sharded_matmul
 
 
 class Adapter(Protocol):
@@ -102,11 +101,13 @@ class Linear(nnx.Module):
             return self.kernel[...]
         return expand_matrix(self.kernel[...], None if self.kernel_scale is None else self.kernel_scale[...])
 
-    def scale_columns(self, product: jax.Array) -> jax.Array:
-        """Returns a product of the kernel, `[..., out]`, times the scales of the columns if there are any."""
-        if self.kernel_scale is None:
-            return product
-        return (widen(product) * self.kernel_scale[...]).astype(product.dtype)
+    def kernel_for(self, x: jax.Array) -> Kernel:
+        """Returns the kernel in the form in which it is multiplied with x."""
+        if not self.is_compressed:
+            return self.kernel[...].astype(x.dtype)
+        return CompressedKernel(
+            self.kernel[...], None if self.kernel_scale is None else self.kernel_scale[...]
+        )
 
     def add_bias(self, product: jax.Array) -> jax.Array:
         """Returns a product of the kernel, `[..., out]`, plus the bias if there is one."""
@@ -159,13 +160,8 @@ def apply_linears(x: jax.Array, *linears: Linear) -> list[jax.Array]:
 def _apply(x: jax.Array, linears: Sequence[Linear]) -> list[jax.Array]:
     """Applies linear layers to what they read, `[..., in]`; see `apply_linears`."""
     first = linears[0]
-    kernels = [linear.kernel[...] for linear in linears]
-    if not first.is_compressed:
-        kernels = [kernel.astype(x.dtype) for kernel in kernels]
-    products = sharded_matmul(
-        x, kernels, first.layout, first.fsdp_dimension, are_compressed=first.is_compressed
-    )
-    products = [linear.scale_columns(product) for linear, product in zip(linears, products, strict=True)]
+    kernels = [linear.kernel_for(x) for linear in linears]
+    products = sharded_matmul(x, kernels, first.layout, first.fsdp_dimension)
     return [
         linear.add_bias(product) if linear.adapter is None else linear.adapter.finish(x, product, linear)
         for product, linear in zip(products, linears, strict=True)

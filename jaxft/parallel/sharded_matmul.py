@@ -9,7 +9,7 @@ bytes or more, and moves heads between the devices of a tensor axis.
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,23 @@ class ActivationLayout(NamedTuple):
 
     sharding: NamedSharding
     regathers: bool
+
+
+class CompressedKernel(NamedTuple):
+    """A kernel that is a constant, and so has no gradient, in fewer bytes.
+
+    In x's dtype it exists only while it is multiplied with x, once for each pass.
+
+    Attributes:
+      values: bfloat16 or int8 `[in, out]`.
+      scale: float32 `[out]`, by which columns are multiplied; None for 1.
+    """
+
+    values: jax.Array
+    scale: jax.Array | None = None
+
+
+Kernel: TypeAlias = jax.Array | CompressedKernel
 
 
 class _ProductLayout(NamedTuple):
@@ -63,6 +80,14 @@ class _ProductLayout(NamedTuple):
             return PartitionSpec(self.tensor, self.fsdp)
         return PartitionSpec(self.fsdp, self.tensor)
 
+    def partition(self, kernel: Kernel) -> Any:
+        """Returns the partition of a kernel, and of its scale."""
+        if not isinstance(kernel, CompressedKernel):
+            return self.kernel
+        columns = self.tensor if self.fsdp_dimension == 0 else None  # of the gathered kernel
+        specs: Any = self.kernel, None if kernel.scale is None else PartitionSpec(columns)
+        return CompressedKernel(*specs)
+
     @property
     def x(self) -> PartitionSpec:
         """Returns the partition of x."""
@@ -75,12 +100,7 @@ class _ProductLayout(NamedTuple):
 
 
 def sharded_matmul(
-    x: jax.Array,
-    kernels: Sequence[jax.Array],
-    layout: ActivationLayout | None,
-    fsdp_dimension: int,
-    *,
-    are_compressed: bool = False,
+    x: jax.Array, kernels: Sequence[Kernel], layout: ActivationLayout | None, fsdp_dimension: int
 ) -> list[jax.Array]:
     """Returns `x @ kernel` for each kernel.
 
@@ -89,34 +109,36 @@ def sharded_matmul(
 
     Args:
       x: `[N, in]`, or `[..., in]` if nothing is split.
-      kernels: `[in, out]`, all of the same shape, in x's dtype.
+      kernels: `[in, out]`, all of the same shape, in x's dtype or all of them compressed.
       layout: the layout of x over devices; None on one device. Devices that do not divide N do not split x.
       fsdp_dimension: the dimension of kernels that FSDP splits. The tensor axis splits the other dimension, and with it
         the columns of the products (for an fsdp_dimension of 0) or of x (for 1).
-      are_compressed: whether the kernels are constants, which have no gradient, in another dtype: bfloat16 or int8. In
-        x's dtype they exist only while they are multiplied, once for each pass.
 
     Returns:
       `[N, out]` for each kernel, in x's dtype.
     """
-
-    def multiply() -> list[jax.Array]:
-        return [_multiply_compressed(x, kernel) if are_compressed else x @ kernel for kernel in kernels]
-
-    product_layout = None if layout is None else _find_layout(kernels[0].shape, layout, fsdp_dimension)
+    first = kernels[0]
+    shape = first.values.shape if isinstance(first, CompressedKernel) else first.shape
+    product_layout = None if layout is None else _find_layout(shape, layout, fsdp_dimension)
     if product_layout is None:
-        return multiply()
+        return [_multiply_on_one_device(x, kernel) for kernel in kernels]
     if x.ndim != 2:
         raise ValueError(f"x {x.shape}: expected [N, in] where it is split over devices")
     if len(x) % math.prod(product_layout.mesh.shape[axis] for axis in product_layout.rows):
-        return multiply()  # of rows that all devices share; XLA splits the products
-    products = _multiply(x, list(kernels), product_layout, are_compressed)
+        # Of rows that all devices share; XLA splits the products.
+        return [_multiply_on_one_device(x, kernel) for kernel in kernels]
+    products = _multiply(x, list(kernels), product_layout)
     return [checkpoint_name(product, PRODUCT) for product in products]
+
+
+def _multiply_on_one_device(x: jax.Array, kernel: Kernel) -> jax.Array:
+    """Returns `x @ kernel`."""
+    return _multiply_compressed(x, kernel) if isinstance(kernel, CompressedKernel) else x @ kernel
 
 
 @jax.custom_vjp
 def _multiply_compressed(x, kernel):
-    """Multiplies x with a kernel of another dtype, which has no gradient, on one device."""
+    """Multiplies x with a compressed kernel on one device."""
     return x @ _expand(kernel, x)
 
 
@@ -126,15 +148,21 @@ _multiply_compressed.defvjp(
 )
 
 
-def _expand(kernel: jax.Array, x: jax.Array) -> jax.Array:
-    """Casts a kernel to the dtype of x, which it is about to be multiplied with.
+def _expand(kernel: Kernel, x: jax.Array) -> jax.Array:
+    """Returns a kernel in the dtype of x, which it is about to be multiplied with.
 
-    The result depends on x. If it did not, XLA would cast all kernels at the start of a step whose layers are unrolled,
-    and hold them until the backward pass.
+    If it is compressed, the result depends on x. If it did not, XLA would expand all kernels at the start of a step
+    whose layers are unrolled, and hold them until the backward pass.
     """
-    if kernel.dtype == x.dtype:
+    if not isinstance(kernel, CompressedKernel):
         return kernel
-    return jax.lax.platform_dependent(kernel, x, cpu=_wait_by_value, default=_wait_by_barrier).astype(x.dtype)
+    values, scale = kernel
+    if values.dtype == x.dtype:
+        return values
+    values = jax.lax.platform_dependent(values, x, cpu=_wait_by_value, default=_wait_by_barrier)
+    if scale is not None:  # products of scaled kernels need no second array, as scaled products would
+        values = values.astype(jnp.promote_types(x.dtype, scale.dtype)) * scale
+    return values.astype(x.dtype)
 
 
 def _wait_by_barrier(kernel: jax.Array, x: jax.Array) -> jax.Array:
@@ -196,8 +224,8 @@ def _find_layout(
     return _ProductLayout(mesh, axes, fsdp, tensor, fsdp_dimension, layout.regathers)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _multiply(x, kernels, layout, are_compressed):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _multiply(x, kernels, layout):
     """Multiplies x with each kernel. A hand-written gradient decides what devices send; else XLA would."""
 
     def multiply_on_device(x, kernels):
@@ -206,14 +234,15 @@ def _multiply(x, kernels, layout, are_compressed):
             return jax.lax.psum(products, layout.tensor)
         return products
 
-    return _on_each_device(multiply_on_device, layout, (layout.x, layout.kernel), layout.product)(x, kernels)
+    in_specs = layout.x, [layout.partition(kernel) for kernel in kernels]
+    return _on_each_device(multiply_on_device, layout, in_specs, layout.product)(x, kernels)
 
 
-def _multiply_forward(x, kernels, layout, are_compressed):
-    return _multiply(x, kernels, layout, are_compressed), (None if are_compressed else x, kernels)
+def _multiply_forward(x, kernels, layout):
+    return _multiply(x, kernels, layout), (None if isinstance(kernels[0], CompressedKernel) else x, kernels)
 
 
-def _multiply_backward(layout, are_compressed, residuals, gradients):
+def _multiply_backward(layout, residuals, gradients):
     # The axes of the mesh over which a kernel's gradient is summed, but not scattered.
     sum_axes = [name for name in layout.rows if name != layout.fsdp]
 
@@ -226,7 +255,7 @@ def _multiply_backward(layout, are_compressed, residuals, gradients):
         )
         if layout.tensor and layout.fsdp_dimension == 0:
             d_x = jax.lax.psum(d_x, layout.tensor)
-        return d_x, None if are_compressed else [differentiate_kernel(x, gradient) for gradient in gradients]
+        return d_x, None if x is None else [differentiate_kernel(x, gradient) for gradient in gradients]
 
     def differentiate_kernel(x, gradient):
         # For kernels that are split by columns the transpose is computed and scattered by rows; see `_gather_kernel`.
@@ -237,7 +266,7 @@ def _multiply_backward(layout, are_compressed, residuals, gradients):
         d_kernel = jax.lax.psum(d_kernel, sum_axes)
         return d_kernel.T if is_transposed else d_kernel
 
-    in_specs = layout.x, layout.kernel, layout.product
+    in_specs = layout.x, [layout.partition(kernel) for kernel in residuals[1]], layout.product
     out_specs = layout.x, layout.kernel
     return _on_each_device(differentiate_on_device, layout, in_specs, out_specs)(*residuals, gradients)
 
@@ -245,7 +274,7 @@ def _multiply_backward(layout, are_compressed, residuals, gradients):
 _multiply.defvjp(_multiply_forward, _multiply_backward)
 
 
-def _gather_kernel(kernel: jax.Array, layout: _ProductLayout) -> jax.Array:
+def _gather_kernel(kernel: Kernel, layout: _ProductLayout) -> Kernel:
     """Gathers, under `shard_map`, a kernel of which this device has a shard.
 
     It gathers rows of the kernel or of its transpose. To scatter columns, TPU's compiler summed everything on each
@@ -253,6 +282,8 @@ def _gather_kernel(kernel: jax.Array, layout: _ProductLayout) -> jax.Array:
     """
     if layout.fsdp is None:
         return kernel
+    if isinstance(kernel, CompressedKernel):
+        return kernel._replace(values=cast(jax.Array, _gather_kernel(kernel.values, layout)))
     if layout.fsdp_dimension == 1:
         return gather_shards(kernel.T, layout.fsdp, layout.mesh).T
     return gather_shards(kernel, layout.fsdp, layout.mesh)

@@ -12,25 +12,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxft.parallel.sharded_matmul import ActivationLayout, gather_shards, scatter_sum, sharded_matmul
+from jaxft.parallel.sharded_matmul import (
+    ActivationLayout, CompressedKernel, gather_shards, scatter_sum, sharded_matmul
+)
 from jaxft.parallel import sharded_matmul as module
 
 random, comparisons = np.random.default_rng(0), []
 SHAPES = (48, 24, 40, "float32"), (48, 24, 40, "bfloat16"), (48, 23, 41, "float32"), (48, 24, 41, "float32")
-KERNELS = {name: name for name in ("float32", "bfloat16")} | {"float32 over int8": "int8"}
 SHAPES += ((48, 24, 40, "float32 over int8"),)
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4))  # without a layout compiled once for each shape
-def results(x, kernel, target, layout, fsdp_dimension):
-    is_frozen = kernel.dtype == jnp.int8
+def results(x, kernel, target, layout, fsdp_dimension, other=None):
+    is_frozen = isinstance(kernel, CompressedKernel)
 
     def loss(x, kernel, other):
-        y, z = sharded_matmul(x, [kernel, other], layout, fsdp_dimension, are_compressed=is_frozen)
+        y, z = sharded_matmul(x, [kernel, other], layout, fsdp_dimension)
         return jnp.sum(((y + 2 * z) * target).astype(jnp.float32)), (y, z)
 
     differentiate = jax.value_and_grad(loss, argnums=(0,) if is_frozen else (0, 1, 2), has_aux=True)
-    (_, products), gradients = differentiate(x, kernel, kernel[::-1])
+    other = jax.tree.map(lambda array: array[::-1], kernel) if other is None else other
+    (_, products), gradients = differentiate(x, kernel, other)
     return *products, *gradients
 
 
@@ -50,8 +52,14 @@ for one_stage in (8, 1):
                 for shape in ((count, inputs), (inputs, outputs), (count, outputs))
             )
             x, target = (jnp.asarray(array, dtype.split()[0]) for array in (x, target))
-            expected = results(x, jnp.asarray(kernel, x.dtype), target, None, 0)
-            kernel = jnp.asarray(kernel, KERNELS[dtype])
+            if dtype.endswith("int8"):
+                scale = 2.0 ** random.integers(-1, 2, outputs).astype(np.float32)
+                pair = jnp.asarray(kernel * scale), jnp.asarray(kernel[::-1] * scale[::-1])
+                expected = results(x, pair[0], target, None, 0, pair[1])
+                kernel = CompressedKernel(jnp.asarray(kernel, jnp.int8), jnp.asarray(scale))
+            else:
+                kernel = jnp.asarray(kernel, dtype)
+                expected = results(x, kernel, target, None, 0)
             for dimension in (0, 1):
                 pairs = zip(results(x, kernel, target, layout, dimension), expected, strict=False)
                 same = [a.dtype == b.dtype and bool((np.asarray(a) == np.asarray(b)).all()) for a, b in pairs]
