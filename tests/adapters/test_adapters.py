@@ -378,7 +378,6 @@ def compressed(net, parameters):
     ("dtype", "method", "name"),
     [
         ("int8", "dora", "bert"),
-        ("bfloat16", "ranks", "bert"),
         *(
             pytest.param(*case, marks=pytest.mark.sweep)
             for case in itertools.product(("int8", "bfloat16"), SETTINGS, ("bert", "gpt2"))
