@@ -62,13 +62,13 @@ def read_adapter(address: str, setting: str = "config.adapter.init_from") -> Ada
     path = folder / WEIGHTS
     if not path.is_file():
         folder = resolve_address(address, weights=(CONFIG, PICKLE), setting=setting)
-        found = "none"
+        content = "none"
         if (folder / PICKLE).is_file():
-            found = (
+            content = (
                 f"only {PICKLE}, a pickle, which is never loaded; open the adapter in PEFT, and write it again: "
                 "PeftModel.from_pretrained(base, ADDRESS).save_pretrained(FOLDER)"
             )
-        raise UserError(f"{folder}: expected the weights of the adapter as {WEIGHTS}, found {found}")
+        raise UserError(f"{folder}: expected the weights of the adapter as {WEIGHTS}, found {content}")
     stored = open_tensor_file(path)
     names: dict[str, str] = {}
     for name in stored:

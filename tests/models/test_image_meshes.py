@@ -70,8 +70,8 @@ def train_over(name, sizes):
 )
 def test_eight_devices_train_as_one_does(on_eight_devices, sizes):
     """With microbatches, of which the second has rows that do not count; fsdp splits kernels."""
-    for name, (one, eight) in on_eight_devices(SCRIPT, sizes).items():
+    for name, (single, eight) in on_eight_devices(SCRIPT, sizes).items():
         steps, statistics, share = eight
-        np.testing.assert_allclose(steps, one[0], rtol=1e-4, err_msg=name)
-        assert statistics == pytest.approx(one[1], rel=1e-5) and (statistics > 0) == (name == "resnet")
+        np.testing.assert_allclose(steps, single[0], rtol=1e-4, err_msg=name)
+        assert statistics == pytest.approx(single[1], rel=1e-5) and (statistics > 0) == (name == "resnet")
         assert share == 1 if sizes[1] == 1 else share < 0.6

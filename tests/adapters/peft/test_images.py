@@ -38,8 +38,8 @@ def test_adapters_of_peft_have_its_logits_and_come_back(name, method, tmp_path):
         config, kind, base, parity.save_ours(config, kind, ours, tmp_path / "ours"), "float32"
     )
     with torch.no_grad():
-        again = back(pixel_values=torch.tensor(pixels).permute(0, 3, 1, 2)).logits.numpy()
-    np.testing.assert_array_equal(again, expected)
+        exported = back(pixel_values=torch.tensor(pixels).permute(0, 3, 1, 2)).logits.numpy()
+    np.testing.assert_array_equal(exported, expected)
 
 
 def test_a_network_without_linear_layers_says_what_else_can_be_trained():

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxft.data.encoding.labelled_texts import encode_labelled_texts
 from jaxft.data.encoding.windows import Windows
-from jaxft.data.sources.dev_split import split_dev_labelled_texts
+from jaxft.data.sources.dev_split import split_dev_labelled
 from jaxft.data.sources.labelled_texts import LabelledText, TextColumns, read_labelled_texts
 from jaxft.data.sources.labels import NUMBER, LabelRules
 from jaxft.errors import UserError
@@ -43,7 +43,7 @@ class RatedTexts(TextData[LabelledText]):
         self, examples: Sequence[LabelledText], fraction: float, seed: int
     ) -> tuple[list[LabelledText], list[LabelledText]]:
         """Splits examples into (train, dev)."""
-        return split_dev_labelled_texts(examples, fraction, seed)
+        return split_dev_labelled(examples, [example.text for example in examples], fraction, seed)
 
     def make_labels(self, found_labels: Sequence[Json]) -> list[str]:
         """Returns the names of the head's outputs: is the rating above 1, above 2, ...?"""
