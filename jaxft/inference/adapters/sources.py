@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -75,7 +76,7 @@ def parse_adapters(texts: Sequence[str], base: str | None, field: str) -> Adapte
     addresses: dict[str, str] = {}
     for text in texts:
         named = re.fullmatch(r"([\w.-]+)=(.+)", text)
-        name, address = (named[1], named[2]) if named and not Path(text).exists() else ("", text)
+        name, address = (named[1], named[2]) if named and not os.path.exists(text) else ("", text)
         if name in addresses:
             which = f"the name {name!r} twice" if name else "two adapters without a name"
             raise UserError(
@@ -195,9 +196,10 @@ def _describe(files: AdapterFiles, base: str | None, base_dtype: str | None, log
     base_config = read_config(resolve_address(checkpoint, revision, weights=(), setting="--model"))
     outputs = _count_outputs(files, kind, base_config)
     problem_type = fields.get("problem_type") or (NUMBER if outputs == 1 else None)  # as in transformers
-    values: dict[str, Any] = {
-        "data.max_length": min(MAX_LENGTH, read_model_config(base_config).max_positions)
-    }
+    room = read_model_config(base_config).max_positions
+    if adapter["peft_type"] == "PREFIX_TUNING":  # which takes the first positions
+        room -= adapter["num_virtual_tokens"]
+    values: dict[str, Any] = {"data.max_length": min(MAX_LENGTH, room)}
     if base_dtype is not None:
         values["adapter.base_dtype"] = base_dtype
     if problem_type is not None and "model.problem_type" in schema_of(task).declarations:
