@@ -1,6 +1,8 @@
 """The doors of the program that the fuzzer knocks at. Behind each, damage is read rightly or refused by `UserError`."""
 
+import copy
 import dataclasses
+import functools
 import json
 import random
 import shutil
@@ -11,6 +13,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+from transformers import PreTrainedTokenizerFast
 
 from jaxft.config.settings import flatten
 from jaxft.data.encoding.cache import load_or_encode
@@ -82,6 +85,14 @@ def assert_can_be_counted(value: Any) -> None:
             assert_can_be_counted(item)
 
 
+@functools.cache
+def tokenizer_with_mask() -> PreTrainedTokenizerFast:
+    """Returns the tokenizer of tiny texts with a mask token, without which masked texts would all be refused."""
+    copied = copy.deepcopy(tokenizer())
+    copied.add_special_tokens({"mask_token": "[MASK]"})
+    return copied
+
+
 def read_data(task: str, samples: list[Path]) -> Trial:
     """Returns the trial that reads and encodes a damaged file as a task does."""
 
@@ -99,7 +110,7 @@ def read_data(task: str, samples: list[Path]) -> Trial:
         json.dumps(labels, allow_nan=False)
         if task == "causal_lm":
             return
-        windows = data.encode(examples, labels, TextProcessor(tokenizer()), cached=False)
+        windows = data.encode(examples, labels, TextProcessor(tokenizer_with_mask()), cached=False)
         assert len(windows) >= 1
 
     return trial

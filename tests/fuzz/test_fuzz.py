@@ -2,7 +2,14 @@
 
 import json
 import pathlib
+import random
 import subprocess
+
+import pytest
+
+from jaxft.errors import UserError
+from tests.fuzz import targets
+from tests.fuzz.samples import write_samples
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -15,3 +22,15 @@ def test_damage_is_read_rightly_or_refused(environment, python, tmp_path):
     assert len(figures) == 10 and all(target["tried"] >= 5 for target in figures)
     assert total["failed"] == 0 and total["survived"] == total["tried"]
     assert total["refused"] > total["tried"] / 5  # the damage is worth the name
+
+
+def test_what_is_not_damaged_is_read(tmp_path, monkeypatch):
+    """Else a target would refuse everything, and find nothing."""
+    monkeypatch.setattr(targets, "damage", lambda content, rng: content)
+    rng = random.Random(0)
+    for task, samples in write_samples(tmp_path / "samples").items():
+        for sample in samples:
+            try:
+                targets.read_data(task, [sample])(rng, tmp_path)
+            except UserError as error:
+                pytest.fail(f"{sample.name}: {error}")
