@@ -42,6 +42,8 @@ def read_dev_split(model: Model) -> Split[Any, Any]:
         raise UserError(f"--verify compares on the run's dev data, which cannot be read: {error}") from None
     examples = dev.examples[:COMPARED_EXAMPLES]
     windows = data.encode(examples, run.labels, run.checkpoint.processor, cached=False)
+    if isinstance(windows, Windows):
+        windows = Windows(windows.record_batch)  # without what a task does to them in a batch, such as masks
     classes = len(run.labels) or run.checkpoint.hf_config["vocab_size"]
     tokens = min(COMPARED_TOKENS, COMPARED_LOGITS // classes)
     count = int(np.searchsorted(np.cumsum(windows.lengths), tokens, side="right"))
