@@ -146,6 +146,7 @@ def _words_a_byte(text_run):
     return sum(len(t.text.split()) for t in texts) / sum(len(t.text.encode()) for t in texts)
 
 
+@pytest.mark.sweep
 def test_a_stopped_run_ends_bit_identically(text_run, tmp_path, monkeypatch):
     """Its tokenizer is trained anew at the second start, and must be the same one."""
     workdir, config, _ = text_run

@@ -83,6 +83,7 @@ def test_the_pipeline_of_transformers_finds_what_predict_finds(exported, finishe
         assert [e["score"] for e in our] == pytest.approx([e["score"] for e in their], abs=1e-4)
 
 
+@pytest.mark.sweep
 def test_the_code_of_the_card_tags_the_end_of_a_long_text(exported, corpus):
     """The pipeline alone drops what stands after the model's positions."""
     from transformers import AutoTokenizer

@@ -398,6 +398,7 @@ def test_uncertainty_weighs_by_learned_variances(network, folder, numbers):
     np.testing.assert_allclose(gradient, -factor * np.exp(-s) * each + 0.5, rtol=1e-4)
 
 
+@pytest.mark.sweep
 def test_a_run_with_learned_variances_and_r_drop_learns_and_is_exported(folder, tiny_bert, tmp_path, capsys):
     """Of data sets of their own, so that batches have no label of some task; one task's losses have two passes."""
     dropped = (("intents", (*INTENTS, ("loss.r_drop", 1.0))), ("score", SCORE), ("chain", CHAIN[:1]))

@@ -65,9 +65,8 @@ def train_over(name, sizes):
     return steps, sum(float(abs(value).sum()) for value in state.model_state.values()), share
 
 
-@pytest.mark.parametrize(
-    "sizes", [(8, 1, 1), pytest.param((2, 2, 2), marks=pytest.mark.sweep)], ids=["data", "all axes"]
-)
+@pytest.mark.sweep
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=["data", "all axes"])
 def test_eight_devices_train_as_one_does(on_eight_devices, sizes):
     """With microbatches, of which the second has rows that do not count; fsdp splits kernels."""
     for name, (single, eight) in on_eight_devices(SCRIPT, sizes).items():

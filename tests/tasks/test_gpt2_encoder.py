@@ -152,12 +152,13 @@ def data(tmp_path_factory):
     return folder
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("kind", "suffix", "metric"),
     [
         ("token_classification", "conll", "entity_f1"),
-        pytest.param("crf", "conll", "entity_f1", marks=pytest.mark.sweep),
-        pytest.param("sequence_classification", "jsonl", "accuracy", marks=pytest.mark.sweep),
+        ("crf", "conll", "entity_f1"),
+        ("sequence_classification", "jsonl", "accuracy"),
     ],
 )
 def test_it_learns_from_earlier_words_and_torch_agrees(
