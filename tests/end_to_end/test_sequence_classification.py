@@ -374,7 +374,7 @@ def pooled(folder, tmp_path_factory, tiny_bert):
     return trained(folder, tmp_path_factory, electra, "pooled", "tsv", **options, **more)[0]
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean", "max"])
+@pytest.mark.parametrize("pool", ["cls", "mean", pytest.param("max", marks=pytest.mark.sweep)])
 def test_windows_and_pools_that_transformers_lacks_are_exported_with_a_loader(
     pooled, folder, pool, tmp_path, capsys
 ):

@@ -87,6 +87,7 @@ def test_from_another_runs_best_weights(run, finished_run, start):
         assert summary[name]["loss"] == pytest.approx(want[name]["loss"], rel=1e-6)
 
 
+@pytest.mark.sweep
 def test_a_run_starts_from_one_whose_head_no_checkpoint_has(run, tmp_path):
     """A checkpoint has no transitions of a CRF, like an export."""
     run("first", model__crf=True)

@@ -75,10 +75,11 @@ def loss_of(kind: str, model: nnx.Module, batch: dict, weights: np.ndarray) -> t
 
 # The stack of layers is the same for all kinds; "pooler" reads the same tokens as "cls".
 CASES = [(kind, {}) for kind in (*TOKENS, "words", "cls", "last")]
-CASES += [("tokens", {"unroll": False}), ("tokens", {"num_layers": 1})]
-CASES += [
-    pytest.param(*case, marks=pytest.mark.sweep) for case in (("pooler", {}), ("tokens", {"remat": "full"}))
+SWEPT_CASES = [
+    ("pooler", {}),
+    *(("tokens", o) for o in ({"unroll": False}, {"num_layers": 1}, {"remat": "full"})),
 ]
+CASES += [pytest.param(*case, marks=pytest.mark.sweep) for case in SWEPT_CASES]
 RULES = {"tokens": LABELLED_TOKENS, "windows": LABELLED_TOKENS, "words": LABELLED_TOKENS, "last": LAST_TOKENS}
 
 
