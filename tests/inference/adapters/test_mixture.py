@@ -27,7 +27,7 @@ PER_SEGMENT = [
     [2, 3, 0, 1],
 ]  # the adapters of the texts in torch_parity.ROWS; two texts are in row 0
 # What peft makes, and what only jaxft trains.
-QUERY, DOWN = ".*(query|q_lin|c_attn|Wqkv)", r".*(\d\.output\.dense|lin2|mlp\.c_proj|mlp\.Wo)"
+QUERY, DOWN = r".*(query|q_lin|c_attn|Wqkv|attn\.q)", r".*(\d\.output\.dense|lin2|mlp\.c_proj|mlp\.Wo)"
 THEIRS = (
     lambda: peft.LoraConfig(r=2, target_modules=f"({QUERY}|{DOWN})"),
     lambda: peft.LoraConfig(r=3, use_dora=True, bias="all", target_modules=rf".*\.1\.{QUERY}"),
@@ -40,8 +40,7 @@ def make_models(model_type: str, kind: HeadKind, folder) -> list[Model]:
     """Returns models with adapters on the same base: three of peft, and one of ours."""
     config, models = torch_parity.example_shape(model_type, seed=1), []
     for number, make_adapter in enumerate([*THEIRS, None]):
-        adapter = peft.LoraConfig() if make_adapter is None else make_adapter()
-        base, theirs = parity.make_peft(config, kind, adapter, seed=1)
+        base, theirs = parity.make_peft(config, kind, (make_adapter or THEIRS[0])(), seed=1)
         if make_adapter is None:
             ours = parity.make_ours(config, kind, base, Adapter(**OURS), "float32")
         else:
