@@ -144,11 +144,7 @@ class AdapterPlan:
         if not name.endswith("/bias"):
             return False
         is_of_target = any(name == f"{path}/bias" for target in self.targets for path in target.linears)
-        return (
-            self.method.trains_biases
-            or self.settings.bias == "all"
-            or (self.settings.bias == "lora_only" and is_of_target)
-        )
+        return _trains_all_biases(self.settings) or (self.settings.bias == "lora_only" and is_of_target)
 
 
 def plan_adapters(
@@ -187,7 +183,7 @@ def plan_adapters(
         trained |= {
             path: (np.asarray(target.ranks) > 0) | trained.get(path, False) for path, target in biases
         }
-    if settings.bias == "all":
+    if _trains_all_biases(settings):
         trained = {path: layers for path, layers in trained.items() if not path.endswith("/bias")}
     partial = {path: tuple(layers.tolist()) for path, layers in trained.items() if not layers.all()}
     return AdapterPlan(settings, targets, frozenset(saved_layers), cast(Any, model).backbone.config, partial)
@@ -247,6 +243,11 @@ def merge_parameters(
             "export it with --format peft, or keep the run, and use it by predict or evaluate"
         )
     return merged
+
+
+def _trains_all_biases(settings: AdapterSettings) -> bool:
+    """Returns whether all biases of the backbone are trained."""
+    return METHODS[settings.method].trains_biases or settings.bias == "all"
 
 
 def _find_saved(names: Sequence[str], table: WeightTable, model: nnx.Module) -> dict[str, list[bool]]:
