@@ -189,7 +189,8 @@ def allocate_ranks(
         for target, score in zip(targets, scores, strict=True):
             [path] = _paths(updates, target, "values")
             stays_zero = (step > last) & (_collect(parameters, target, "values") == 0)
-            updates |= {path: _remove(parameters[path], updates[path], (score <= highest) | stays_zero)}
+            removed = (score <= highest) | stays_zero
+            updates = updates | {path: _remove(parameters[path], updates[path], removed)}
         return updates, RankState(step + 1, sensitivity, uncertainty, inner_state)
 
     return optax.GradientTransformation(init, update)

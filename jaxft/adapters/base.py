@@ -104,18 +104,23 @@ class Method:
 
     @property
     def can_merge(self) -> bool:
-        """Returns whether a linear layer alone can compute what it does with its adapter, which has an `update`."""
-        return self.adapter is None or hasattr(self.adapter, "update")
+        """Returns whether a linear layer alone can compute what it does with its adapter, which has an `update`.
 
-    @property
-    def can_share_rows(self) -> bool:
-        """Returns whether several models with the method can predict in the same rows; see `by_slot.py`."""
-        return self.can_merge and self.attach is None
+        Several models with such a method can also predict in the same rows; see `by_slot.py`.
+        """
+        return self.adapter is None or hasattr(self.adapter, "update")
 
     @property
     def generates(self) -> bool:
         """Returns whether models generate text with it: decoders read merged weights, and adapters of the backbone."""
         return self.can_merge or self.attach is not None
+
+    @property
+    def advice_without_peft(self) -> str:
+        """Returns what to do with a run that cannot be written in PEFT's files."""
+        if self.can_merge:
+            return "leave --format out, for a model with all weights"
+        return "keep the run, and use it by predict or evaluate"
 
 
 class LinearUpdate(NamedTuple):

@@ -13,6 +13,7 @@ import jax
 from jaxft.adapters.peft.config import WITH_LOADER
 from jaxft.adapters.peft.files import save_adapter
 from jaxft.adapters.plan import AdapterPlan
+from jaxft.adapters.registry import METHODS
 from jaxft.config import sections
 from jaxft.config.sections import RUN
 from jaxft.config.settings import declarations, defaults, flatten
@@ -56,8 +57,8 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
     export, kind, family = make_export(run), head_kind(run.config.task), family_of(run.checkpoint.hf_config)
     if not export.has_class:
         raise UserError(
-            f"--format peft: transformers has no class for the heads of the run {run.workdir}; leave --format out, for "
-            "weights with a loader"
+            f"--format peft: transformers has no class for the heads of the run {run.workdir}; "
+            f"{plan.method.advice_without_peft}"
         )
     if plan.method.attach is not None:
         _check_virtual_tokens(plan, kind, family, reads_token_types=net.model_config.reads_token_types)
@@ -67,7 +68,8 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
     ):
         raise UserError(
             f"--format peft: the base {run.config.model.checkpoint} has no pooler, so that of the run is new, and no "
-            "adapter holds it; train it, with config.adapter.modules_to_save=('pooler',), or leave --format out"
+            "adapter holds it; train it, with config.adapter.modules_to_save=('pooler',), or "
+            f"{plan.method.advice_without_peft}"
         )
     parameters = export.to_transformers(model.task, jax.device_get(model.parameters))
     trained = {path: value for path, value in parameters.items() if path not in net.base_names}
@@ -119,7 +121,7 @@ def _check_virtual_tokens(
     if kind is HeadKind.QUESTION and reads_token_types:
         reason = f"PEFT's model for questions leaves token types out, which this {family.display_name} reads"
     if reason:
-        raise UserError(f"--format peft: {reason}; keep the run, and use it by predict or evaluate")
+        raise UserError(f"--format peft: {reason}; {plan.method.advice_without_peft}")
 
 
 def find_base(run: Run) -> Path:
@@ -139,4 +141,4 @@ def find_base(run: Run) -> Path:
         if not family_of(run.checkpoint.hf_config).resize(stored, shape):
             return folder
         reason = "the base has positions for images of another size (config.data.image_size)"
-    raise UserError(f"--format peft: {reason}; leave --format out, for a model with all weights")
+    raise UserError(f"--format peft: {reason}; {METHODS[config.adapter.method].advice_without_peft}")

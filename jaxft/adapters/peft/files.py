@@ -129,7 +129,8 @@ def save_adapter(
         )
     if kind not in TASK_TYPES:
         raise UserError(
-            f"--format peft: PEFT's files have no place for the heads of this task ({kind.value}); leave --format out"
+            f"--format peft: PEFT's files have no place for the heads of this task ({kind.value}); "
+            f"{plan.method.advice_without_peft}"
         )
     tensors = to_peft(tensors_of(settings.method, use_dora=settings.use_dora), targets, trained)
     tensors |= save_virtual_tokens(settings.method, trained)
@@ -140,11 +141,9 @@ def save_adapter(
     rank_pattern = drop_zero_ranks(tensors, targets, settings.init_r) if settings.method == "adalora" else {}
     others = {path: value for path, value in trained.items() if not is_adapter(path)}
     rules = [rule for rule in table.rules if rule.parameter in others]
-    is_trained = {
-        name: trained
-        for rule in rules
-        for name, trained in plan.tensors_of(rule, others[rule.parameter].shape).items()
-    }
+    is_trained: dict[str, bool] = {}
+    for rule in rules:
+        is_trained |= plan.tensors_of(rule, others[rule.parameter].shape)
     adapted = {module for target in targets for module in target.adapted}
     for name, tensor in save_weights(table, others).items():
         if not is_trained[name]:

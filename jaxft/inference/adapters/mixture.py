@@ -131,24 +131,30 @@ def load_mixture(sources: Sequence[AdapterSource], log: Log) -> Model:
     for source in sources:
         model = load_source(source, log)
         with errors_name(source.flag):
-            if len(sources) > 1:
-                check_shares_rows(model.net)
+            check_shares_rows(model.net, is_alone=len(sources) == 1)
             if models:
                 model = _take_base(model, models[0], sources[0].flag)
         models.append(model)
     return join_models(models)
 
 
-def check_shares_rows(net: Network) -> None:
-    """Raises `UserError` if a network's adapter cannot share rows with others, whatever these are."""
+def check_shares_rows(net: Network, *, is_alone: bool = False) -> None:
+    """Raises `UserError` if a network's adapter cannot share rows with others, whatever these are.
+
+    Args:
+      net: the network.
+      is_alone: whether there are no others. Then only the task matters, because records name the adapter.
+    """
     reason, plan = None, net.adapters
     assert plan is not None  # sources have adapters
     trained = [
         name for name in _list_trained(net) if not name.startswith(POOLER) and not name.endswith("/bias")
     ]
     if net.task.predicts_tokens or not INPUTS.keys() <= net.task.batch_spec.arrays.keys():
-        reason = "only adapters that label texts or words, or answer questions, can share rows"
-    elif not plan.method.can_share_rows:
+        reason = "only adapters that label texts or words, or answer questions, can have names and share rows"
+    elif is_alone:
+        return
+    elif not plan.method.can_merge:
         reason = f"several adapters of the method {plan.settings.method!r} cannot share rows"
     elif net.model_config.relative_products:
         reason = (
@@ -161,7 +167,9 @@ def check_shares_rows(net: Network) -> None:
             "the base as it is, but for biases and the pooler"
         )
     if reason is not None:
-        raise UserError(f"{reason}; answer its records by a command of their own, with this adapter alone")
+        raise UserError(
+            f"{reason}; answer its records by a command of their own, with this adapter alone and without a name"
+        )
 
 
 def _list_trained(net: Network) -> list[str]:

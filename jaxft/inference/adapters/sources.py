@@ -22,6 +22,8 @@ from jaxft.hub.files import read_config, read_json_object
 from jaxft.hub.tensors import open_tensors
 from jaxft.inference.model import Model, make_model, open_model
 from jaxft.layers.heads.kinds import HeadKind
+from jaxft.models.family import Family
+from jaxft.models.model_config import read_sides
 from jaxft.models.registry import family_of, read_model_config
 from jaxft.tasks.base import Log
 from jaxft.tasks.registry import TASKS, make_data, schema_of
@@ -34,7 +36,7 @@ from jaxft.training.settings import load_settings
 MAX_LENGTH = (
     512  # the most slots of a row for an adapter that does not say how long the texts of its training were
 )
-LABELLED = (HeadKind.TOKEN, HeadKind.SEQUENCE)  # the kinds of heads whose outputs are labels
+LABELLED = (HeadKind.TOKEN, HeadKind.SEQUENCE, HeadKind.IMAGE)  # the kinds of heads whose outputs are labels
 
 
 class AdapterChoice(NamedTuple):
@@ -184,7 +186,6 @@ def _describe(files: AdapterFiles, base: str | None, base_dtype: str | None, log
       UserError: the adapter is for no task that answers records, names no base, or has no head.
     """
     adapter, folder = files.config, files.folder
-    task, kind = _find_task(adapter.get("task_type"), f"{folder / CONFIG}")
     checkpoint, revision = base, None
     if base is None:
         checkpoint, revision = adapter.get("base_model_name_or_path"), adapter.get("revision") or None
@@ -194,12 +195,11 @@ def _describe(files: AdapterFiles, base: str | None, base_dtype: str | None, log
         )
     fields = read_json_object(folder / MODEL_CONFIG) if (folder / MODEL_CONFIG).is_file() else {}
     base_config = read_config(resolve_address(checkpoint, revision, weights=(), setting="--model"))
+    family = family_of(base_config)
+    task, kind = _find_task(adapter.get("task_type"), family, f"{folder / CONFIG}")
     outputs = _count_outputs(files, kind, base_config)
     problem_type = fields.get("problem_type") or (NUMBER if outputs == 1 else None)  # as in transformers
-    room = read_model_config(base_config).max_positions
-    if adapter["peft_type"] == "PREFIX_TUNING":  # which takes the first positions
-        room -= adapter["num_virtual_tokens"]
-    values: dict[str, Any] = {"data.max_length": min(MAX_LENGTH, room)}
+    values = _describe_inputs(adapter, base_config, kind)
     if base_dtype is not None:
         values["adapter.base_dtype"] = base_dtype
     if problem_type is not None and "model.problem_type" in schema_of(task).declarations:
@@ -220,9 +220,27 @@ def _describe(files: AdapterFiles, base: str | None, base_dtype: str | None, log
     return Run(config, model, labels, fields, folder)
 
 
-def _find_task(task_type: Any, where: str) -> tuple[str, HeadKind]:
-    """Returns the task for PEFT's name of it, and its kind of head. Raises `UserError` if it answers no records."""
+def _describe_inputs(
+    adapter: Mapping[str, Any], base_config: Mapping[str, Any], kind: HeadKind
+) -> dict[str, Any]:
+    """Returns settings that an adapter has if nothing says how it was trained: the most that its base reads."""
+    if kind is HeadKind.IMAGE:
+        size, _ = read_sides({"image_size": 224} | dict(base_config), "image_size")
+        return {"data.image_size": size}
+    room = read_model_config(base_config).max_positions
+    if adapter["peft_type"] == "PREFIX_TUNING":  # which takes the first positions
+        room -= adapter["num_virtual_tokens"]
+    return {"data.max_length": min(MAX_LENGTH, room)}
+
+
+def _find_task(task_type: Any, family: Family, where: str) -> tuple[str, HeadKind]:
+    """Returns the task of an adapter and its kind of head: for texts by PEFT's name, for images by the base.
+
+    Raises `UserError` if it answers no records.
+    """
     names = {entry.head: name for name, entry in TASKS.items() if entry.answers and entry.head}
+    if HeadKind.IMAGE in family.heads:  # PEFT has no type for it
+        return names[HeadKind.IMAGE], HeadKind.IMAGE
     answering = {theirs: kind for kind, theirs in TASK_TYPES.items() if theirs and kind in names}
     if task_type not in answering:
         raise UserError(f"{where}: task_type is {task_type!r}; predictions are for {', '.join(answering)}")
