@@ -8,8 +8,7 @@ from jaxft.tasks.base import Json, Task
 from jaxft.tasks.exports import Export
 from jaxft.tasks.image_classification.encoding import ImageWindows
 from jaxft.tasks.image_classification.settings import Settings
-from jaxft.tasks.image_classification.task import ImageClassification
-from jaxft.tasks.labels.number_label import NumberLabel
+from jaxft.tasks.labels.label_task import LabelTask
 
 
 class ImageExport(Export[Settings, ImageExample, np.ndarray]):
@@ -21,10 +20,8 @@ class ImageExport(Export[Settings, ImageExample, np.ndarray]):
 
     def to_transformers(self, task: Task, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, with a head whose numbers are in the data's units."""
-        assert isinstance(task, ImageClassification)
-        if isinstance(task.label_type, NumberLabel):
-            return task.label_type.to_data_units(parameters)
-        return parameters
+        assert isinstance(task, LabelTask)
+        return task.to_data_units(parameters)
 
     def torch_inputs(self, windows: Encoded, numbers: range) -> dict[str, np.ndarray]:
         """Returns the pixels of images, float32 `[len(numbers), 3, H, W]`."""

@@ -1,5 +1,6 @@
 """Collects the scores of labelled examples, measures them, and writes the files of an evaluation."""
 
+import abc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,13 +37,13 @@ class LabelEvaluator(Evaluator[LabelledExample, Encoding, np.ndarray, MetricStat
         self._label_type = make_label_type(labels, config)
         self.selection_metric = self._label_type.selection_metric
 
+    @abc.abstractmethod
     def describe(self, example: LabelledExample) -> dict[str, str]:
         """Returns what the files of an evaluation show of an example."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def number_examples(self, encoding: Encoding, windows: np.ndarray) -> np.ndarray:
-        """Returns the number of the example of each of `windows`, both int `[K]`; by default they are the same."""
-        return windows
+        """Returns the number of the example of each of `windows`, both int `[K]`."""
 
     def collect(self, split: Split[LabelledExample, Encoding], outputs: Outputs) -> np.ndarray:
         """Returns the scores of each example, float64 [N, C]."""

@@ -11,10 +11,9 @@ from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import read_model_config
 from jaxft.tasks.base import Answer, Json, Task
 from jaxft.tasks.exports import Export, HeadAnswer, describe_layers
-from jaxft.tasks.labels.number_label import NumberLabel
+from jaxft.tasks.labels.label_task import LabelTask
 from jaxft.tasks.sequence_classification.settings import Settings
 from jaxft.tasks.sequence_classification.task import (
-    SequenceClassification,
     class_head,
     has_transformers_class,
     resolve_pool,
@@ -57,10 +56,8 @@ class TextExport(Export[Settings, LabelledText, np.ndarray]):
 
     def to_transformers(self, task: Task, parameters: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Returns the parameters, with a head whose numbers are in the data's units."""
-        assert isinstance(task, SequenceClassification)
-        if isinstance(task.label_type, NumberLabel):
-            return task.label_type.to_data_units(parameters)
-        return parameters
+        assert isinstance(task, LabelTask)
+        return task.to_data_units(parameters)
 
     def describe_head(self) -> dict[str, Json]:
         """Returns the kind of labels, the pooling, the layers before the output layer, and thresholds."""

@@ -18,11 +18,9 @@ from jaxft.layers.runtime import Runtime
 from jaxft.models.family import Head
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.registry import FAMILIES, find_head, make_backbone, read_model_config
-from jaxft.tasks.base import Arrays, Task
+from jaxft.tasks.base import Arrays
 from jaxft.tasks.checkpoint_heads import find_head_order
-from jaxft.tasks.label_losses import loss_with_r_drop
-from jaxft.tasks.labels.label_types import make_label_type
-from jaxft.tasks.labels.number_label import NumberLabel
+from jaxft.tasks.labels.label_task import LabelTask
 from jaxft.tasks.sequence_classification.settings import Settings
 from jaxft.tasks.settings import resolve_max_segments
 
@@ -51,20 +49,16 @@ def has_transformers_class(config: Settings, model_config: ModelConfig) -> bool:
     return resolve_pool(config, model_config) == head.pool and not needs_missing_bias
 
 
-class SequenceClassification(Task):
-    """Predicts labels or numbers for texts. `config.model.problem_type` chooses from `LABEL_TYPES`."""
+class SequenceClassification(LabelTask):
+    """Predicts labels or numbers for texts."""
 
     def __init__(self, labels: list[str], config: Settings, head_dropout: float):
-        self.labels = labels
-        self.head_dropout = head_dropout
+        super().__init__(labels, config, head_dropout)
         self.config = config
-        self.label_type = make_label_type(labels, config)
         target = self.label_type.target
         self.batch_spec = BatchSpec(
             segment_labels(target.dtype, target.shape), resolve_max_segments(config.data)
         )
-        self.r_drop = config.loss.r_drop
-        self.backbone_passes = 2 if self.r_drop else 1
 
     def build_model(self, model_config: ModelConfig, runtime: Runtime, rngs: nnx.Rngs) -> nnx.Module:
         """Returns a `SequenceClassifier` over a backbone of `model_config`.
@@ -94,29 +88,9 @@ class SequenceClassification(Task):
             form=class_head(model_config).form,
         )
 
-    def loss(
-        self, model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Returns the label type's loss as a weighted sum over windows, and the sum of the weights."""
-        labels, weights = batch["labels"], batch["weights"]
-        return loss_with_r_drop(
-            lambda dropout: _logits(model, batch, dropout),
-            lambda logits: self.label_type.loss(logits, labels, weights),
-            lambda first, second: self.label_type.divergence(first, second, weights),
-            self.r_drop,
-            dropout,
-        )
-
-    def logits(self, model: nnx.Module, batch: Arrays) -> jax.Array:
-        """Returns the outputs for each segment without dropout, float32 [R, S, C]. Numbers are in the data's units."""
-        logits = _logits(model, batch, None)
-        label = self.label_type
-        return logits * label.scale + label.offset if isinstance(label, NumberLabel) else logits
-
-    def predict(self, model: nnx.Module, batch: Arrays) -> tuple[Arrays, jax.Array, jax.Array]:
-        """Returns {"logits": float32 [R, S, C]}, and the loss."""
-        logits = _logits(model, batch, None)
-        return {"logits": logits}, *self.label_type.loss(logits, batch["labels"], batch["weights"])
+    def compute_logits(self, model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None) -> jax.Array:
+        """Returns the logits of texts, float32 [R, S, C]."""
+        return model(Inputs.from_batch(batch), batch["starts"], dropout=dropout)
 
     def output_rule(self, model_config: ModelConfig) -> OutputRule | None:
         """Returns the rule of first or of last tokens, or None if the head pools all."""
@@ -130,7 +104,3 @@ class SequenceClassification(Task):
         if not (same and has_transformers_class(self.config, read_model_config(hf_config))):
             return None
         return find_head_order(hf_config, "ForSequenceClassification", self.labels)
-
-
-def _logits(model: nnx.Module, batch: Arrays, dropout: DropoutSeed | None) -> jax.Array:
-    return model(Inputs.from_batch(batch), batch["starts"], dropout=dropout)
