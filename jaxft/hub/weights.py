@@ -189,9 +189,7 @@ def load_weights(
 
     report.loaded.extend(used)
     for name, original in originals.items():
-        if original in used:
-            continue
-        if name in table.constants:
+        if original in used or name in table.constants:
             continue
         if name not in replaced and not any(re.search(pattern, name) for pattern in table.ignore):
             raise UserError(

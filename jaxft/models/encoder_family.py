@@ -125,12 +125,8 @@ def describe_new_encoder(
       base: the fields of the config.json of the family's base model that differ from the defaults of its config.
       name: as in `NewModel`.
     """
-
-    def make_config(fields: Mapping[str, object], max_length: int, vocab_size: int) -> dict[str, object]:
-        del max_length, vocab_size  # there is no tokenizer, and fields set the positions
-        return {"model_type": config_class.model_type, **base, **fields}
-
-    return NewModel(tuple(config_class.hf_keys.values()), make_config, has_tokenizer=False, name=name)
+    base = {"model_type": config_class.model_type, **base}
+    return NewModel.from_base(config_class.hf_keys.values(), base, name=name)
 
 
 def read_classifier_dropout(hf_config: Mapping[str, object]) -> float:

@@ -1,7 +1,7 @@
 """Defines what a model family declares of itself."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ class NewModel:
     Attributes:
       fields: the keys of config.json that a user may set.
       make_config: returns the config.json for values of these keys, the length of rows, and the size of the vocabulary.
-      has_tokenizer: whether a tokenizer can be trained for the model. If not, the model can be planned but not trained.
+      has_tokenizer: whether a tokenizer can be trained for the model. If not, a model of texts can only be planned.
       name: its name in addresses; None for the family's model_type.
     """
 
@@ -63,6 +63,18 @@ class NewModel:
     make_config: Callable[[Mapping[str, object], int, int], dict[str, object]]
     has_tokenizer: bool
     name: str | None = None
+
+    @classmethod
+    def from_base(
+        cls, fields: Iterable[str], base: Mapping[str, object], *, name: str | None = None
+    ) -> "NewModel":
+        """Returns how models are made whose config.json is `base` with the values of `fields`."""
+
+        def make_config(values: Mapping[str, object], max_length: int, vocab_size: int) -> dict[str, object]:
+            del max_length, vocab_size  # there is no tokenizer, and fields set the positions
+            return {**base, **values}
+
+        return cls(tuple(fields), make_config, has_tokenizer=False, name=name)
 
 
 # The linear layers that usually get adapters, in a stack of layers: PEFT's choice for BERT, by our names of modules.

@@ -1,5 +1,6 @@
 """Networks of pictures train over eight devices as over one."""
 
+import json
 import math
 
 import jax
@@ -32,7 +33,8 @@ sys.path.insert(0, sys.argv[1] + "/..")
 from tests.models.test_image_meshes import *
 
 assert jax.device_count() == 8
-print(json.dumps({name: [train_over(name, sizes) for sizes in ((1, 1, 1), eval(sys.argv[2]))] for name in SHAPES}))
+meshes = (1, 1, 1), json.loads(sys.argv[2])
+print(json.dumps({name: [train_over(name, sizes) for sizes in meshes] for name in SHAPES}))
 """
 
 
@@ -69,7 +71,7 @@ def train_over(name, sizes):
 @pytest.mark.parametrize("sizes", [(8, 1, 1), (2, 2, 2)], ids=["data", "all axes"])
 def test_eight_devices_train_as_one_does(on_eight_devices, sizes):
     """With microbatches, of which the second has rows that do not count; fsdp splits kernels."""
-    for name, (single, eight) in on_eight_devices(SCRIPT, sizes).items():
+    for name, (single, eight) in on_eight_devices(SCRIPT, json.dumps(sizes)).items():
         steps, statistics, share = eight
         np.testing.assert_allclose(steps, single[0], rtol=1e-4, err_msg=name)
         assert statistics == pytest.approx(single[1], rel=1e-5) and (statistics > 0) == (name == "resnet")

@@ -141,13 +141,13 @@ def test_positions_of_the_same_grid_stay_and_constant_ones_stay_constant():
 
 
 def test_a_checkpoint_of_deit_with_a_teacher_gives_the_head_of_its_class_token(tmp_path):
-    hf_config = image_parity.EXAMPLES["deit"]
-    torch_config = transformers.AutoConfig.for_model(**hf_config.to_hf(), num_labels=image_parity.LABELS)
+    config = image_parity.EXAMPLES["deit"]
+    torch_config = transformers.AutoConfig.for_model(**config.to_hf(), num_labels=image_parity.LABELS)
     tensors = image_parity.saved_tensors(
         transformers.DeiTForImageClassificationWithTeacher(torch_config), tmp_path
     )
-    _, abstract = image_parity.make_classifier(hf_config, PLAIN_RUNTIME)
-    table = FAMILIES["deit"].table_with_head(HeadKind.IMAGE, hf_config)
+    _, abstract = image_parity.make_classifier(config, PLAIN_RUNTIME)
+    table = FAMILIES["deit"].table_with_head(HeadKind.IMAGE, config)
     parameters, report = load_weights(table, tensors, abstract)
     np.testing.assert_array_equal(parameters["head/kernel"], tensors["cls_classifier.weight"].T)
     assert report.ignored == ["distillation_classifier.bias", "distillation_classifier.weight"]

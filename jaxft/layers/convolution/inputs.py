@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import jax
 
+CHANNELS = 3  # of a picture
+
 
 class ImageInputs(NamedTuple):
     """The arrays of a batch that a backbone of pictures reads, float32. Each row is a picture.

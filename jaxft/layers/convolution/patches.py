@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxft.layers.convolution.convolution import SPLIT_CHANNELS
+from jaxft.layers.convolution.inputs import CHANNELS
 from jaxft.layers.linear import add_bias
 from jaxft.layers.parameters import Kind, Role, make_parameter
 from jaxft.layers.runtime import Runtime
 from jaxft.parallel.sharded_matmul import sharded_matmul
-
-CHANNELS = 3  # of a picture
 
 
 class PatchEmbedding(nnx.Module):
@@ -37,7 +37,7 @@ class PatchEmbedding(nnx.Module):
     ):
         shape = (*patch_size, CHANNELS, size)
         kernel = nnx.initializers.normal(initializer_range)(rngs.params(), shape, jnp.float32)
-        self.kernel = make_parameter(kernel, Role(Kind.KERNEL, (None, None, None, "fsdp"), uses=uses))
+        self.kernel = make_parameter(kernel, Role(Kind.KERNEL, SPLIT_CHANNELS, uses=uses))
         self.bias = make_parameter(jnp.zeros((size,), jnp.float32), Role(Kind.BIAS))
         self.runtime = runtime
 

@@ -56,9 +56,7 @@ class DecoderWeights(NamedTuple):
     position: jax.Array  # [max_positions - P, D], from the first position of texts
     layers: list[Layer]
     norm: Norm
-    prefix: list[Prefix] | None = (
-        None  # the first keys and values of each layer, [P, D], which all texts share
-    )
+    prefix: list[Prefix] | None = None  # of each layer, [P, D]: keys and values before all texts
 
 
 Cache = list[tuple[jax.Array, jax.Array]]  # the keys and the values of each layer, both [R, H, T, D / H]

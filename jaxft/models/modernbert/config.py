@@ -214,12 +214,6 @@ def _read_theta(hf_config: Mapping[str, object], layer_type: str, old_key: str, 
     return float(value)
 
 
-def make_new_config(fields: Mapping[str, object], max_length: int, vocab_size: int) -> dict[str, object]:
-    """Returns the config.json of a new ModernBERT-base with `fields`."""
-    del max_length, vocab_size  # there is no tokenizer, and fields set the positions
-    return {"model_type": ModernBertConfig.model_type, **fields}
-
-
 def read_head_dropout(hf_config: Mapping[str, object]) -> float:
     """Returns the rate of dropout in a task's head."""
     return read_rate(hf_config, ("classifier_dropout",), default=0.0)

@@ -13,7 +13,7 @@ FAMILY = Family(
     heads=weights.HEADS,
     is_causal=False,
     has_pooler=False,
-    new_model=NewModel(config.NEW_MODEL_FIELDS, config.make_new_config, has_tokenizer=False),
+    new_model=NewModel.from_base(config.NEW_MODEL_FIELDS, {"model_type": "modernbert"}),
     # Query, key and value are one weight of checkpoints, and get one adapter.
     adapter_targets={
         "lora": ("attn.Wqkv",),

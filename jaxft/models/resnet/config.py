@@ -121,9 +121,3 @@ def _read_counts(hf_config: Mapping[str, object], key: str, *, most: int) -> tup
             f"config.json: {key} is {value!r}; expected 1 to {MOST_STAGES} numbers, one for each stage"
         )
     return tuple(read_count({key: count}, key, most=most) for count in value)
-
-
-def make_new_config(fields: Mapping[str, object], max_length: int, vocab_size: int) -> dict[str, object]:
-    """Returns the config.json of a new ResNet with `fields`."""
-    del max_length, vocab_size  # of text
-    return {"model_type": "resnet", "architectures": ["ResNetForImageClassification"], **fields}

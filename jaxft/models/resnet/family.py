@@ -15,7 +15,10 @@ FAMILY = Family(
     heads=weights.HEADS,
     is_causal=False,
     has_pooler=False,
-    new_model=NewModel(config.NEW_MODEL_FIELDS, config.make_new_config, has_tokenizer=False),
+    new_model=NewModel.from_base(
+        config.NEW_MODEL_FIELDS,
+        {"model_type": "resnet", "architectures": ["ResNetForImageClassification"]},
+    ),
     image_processor="ConvNextImageProcessor",
     adapter_targets={"lora": (), "ia3": (), "ia3_inputs": ()},
 )

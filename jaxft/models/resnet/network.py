@@ -19,14 +19,13 @@ from flax import nnx
 from jaxft.layers.activations import ACTIVATIONS
 from jaxft.layers.convolution.batch_norm import BatchNorm
 from jaxft.layers.convolution.convolution import Convolution
-from jaxft.layers.convolution.inputs import ImageInputs
+from jaxft.layers.convolution.inputs import CHANNELS, ImageInputs
 from jaxft.layers.convolution.pooling import average_pool, max_pool
 from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.runtime import PLAIN_RUNTIME, REMAT_POLICIES, Runtime
 from jaxft.models.resnet.config import REDUCTION, ResNetConfig
 
 EPSILON, MOMENTUM = 1e-5, 0.1  # of batch normalization, PyTorch's defaults
-CHANNELS = 3  # of a picture
 Module = TypeVar("Module", bound=nnx.Module)
 
 

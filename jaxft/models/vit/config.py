@@ -6,7 +6,6 @@ from typing import ClassVar, Self
 
 from jaxft.errors import UserError
 from jaxft.hub.fields import check_model_type, check_values, read_activation, read_width_and_heads
-from jaxft.models.family import NewModel
 from jaxft.models.model_config import ModelConfig, check_shape, read_fields, read_sides, write_fields
 
 
@@ -125,13 +124,4 @@ HF_KEYS = {
     "has_attention_bias": "qkv_bias",
 }
 SIDES = ("image_size", "patch_size")
-
-
-def describe_new_model(config_class: type[ViTConfig], architecture: str) -> NewModel:
-    """Returns how new models of a family are made."""
-
-    def make_config(fields: Mapping[str, object], max_length: int, vocab_size: int) -> dict[str, object]:
-        del max_length, vocab_size  # of text
-        return {"model_type": config_class.model_type, "architectures": [architecture], **fields}
-
-    return NewModel((*HF_KEYS.values(), "patch_size"), make_config, has_tokenizer=False)
+NEW_MODEL_FIELDS = (*HF_KEYS.values(), "patch_size")

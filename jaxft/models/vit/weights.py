@@ -82,10 +82,7 @@ def make_heads(architecture: str) -> dict[HeadKind, Head]:
 def resize_positions(stored: ViTConfig, config: ViTConfig) -> Mapping[str, Resized]:
     """Returns the positions of a checkpoint of the shape `stored`, if pictures of `config` have another grid.
 
-    As in the paper's section 3.2, they are interpolated, by transformers' `interpolate_pos_encoding`.
-
-    Raises:
-      UserError: patches or tokens differ too.
+    As in the paper's section 3.2, they are interpolated, and as transformers' `interpolate_pos_encoding` does it.
     """
     if stored.grid == config.grid:
         return {}
