@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
+from PIL import Image
 
 WORDS = [
     ["Rome", "sleeps", "today"],
@@ -80,10 +82,29 @@ def write_samples(folder: Path) -> dict[str, list[Path]]:
     write(task, "b.json", json.dumps({"version": "0.1", "data": flat}))
     write(task, "c.jsonl", _lines(flat))
 
+    task = "image_classification"
+    for name in ("a.png", "b.jpg", "c.webp", "d.gif", "e.tiff", "f.bmp"):
+        write(task, name, b"")
+        _draw_photo(samples[task][-1])
+    photos = [{"image": str(path), "label": path.suffix[1:]} for path in samples[task]]
+    write(task, "g.jsonl", _lines(photos))
+    write(task, "h.csv", "image,label\n" + "".join(f"{row['image']},{row['label']}\n" for row in photos))
+    contents = [{"bytes": path.read_bytes(), "path": path.name} for path in samples[task][:6]]
+    write_table(task, "i.parquet", {"image": contents, "label": [row["label"] for row in photos]})
+
     for task in ("causal_lm", "masked_lm"):
         write(task, "a.txt", "".join(f"{text}.\n\n" for text, _ in TEXTS))
         write(task, "b.jsonl", _lines({"text": text} for text, _ in TEXTS))
     return samples
+
+
+def _draw_photo(path: Path) -> None:
+    """Writes transparent noise that says it is turned, as far as the format of the suffix has that."""
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)
+    image = Image.fromarray(pixels if path.suffix in (".png", ".webp", ".gif") else pixels[..., :3])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the orientation
+    image.save(path, exif=exif)
 
 
 def _lines(records) -> str:

@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerFast
 
 from jaxft.config.settings import flatten
 from jaxft.data.encoding.cache import load_or_encode
+from jaxft.data.sources.images.decoding import SUFFIXES
+from jaxft.data.sources.images.processors import PLAIN_TYPE, ImageProcessor
 from jaxft.hub.processors import TextProcessor
 from jaxft.inference import answering, predict
 from jaxft.inference.model import open_model
@@ -98,6 +100,9 @@ def read_data(task: str, samples: list[Path]) -> Trial:
 
     def trial(rng: random.Random, folder: Path) -> None:
         path = copy_damaged(rng.choice(samples), folder, rng)
+        if task == "image_classification":
+            decode_images(path, samples[0], rng)
+            return
         values = {"task": task, "data.max_length": 16}
         if rng.random() < 0.2 and task == "sequence_classification":
             kinds = ("multi_label_classification", "regression")
@@ -114,6 +119,31 @@ def read_data(task: str, samples: list[Path]) -> Trial:
         assert len(windows) >= 1
 
     return trial
+
+
+def decode_images(path: Path, undamaged: Path, rng: random.Random) -> None:
+    """Reads a table of images, or an image next to one without damage, and decodes all for training."""
+    if path.suffix.lower().endswith(SUFFIXES):
+        rows = [{"image": str(path), "label": "cat"}, {"image": str(undamaged), "label": "dog"}]
+        path = path.with_suffix(".jsonl")
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {
+        "task": "image_classification",
+        "data.image_size": 8,
+        "data.workers": 0,
+        "data.max_pixels": 1_000_000,
+        "data.cache_dir": "off",
+        "data.broken": rng.choice(["refuse", "skip"]),
+        "augment.crop_scale": 0.1,
+    }
+    data = make_data(settings_from_config(values))
+    examples = data.read("train", str(path), ignore)
+    labels = data.make_labels(data.find_labels(examples))
+    assert_is_text(labels)
+    processor = ImageProcessor.from_hf({"size": 8}, PLAIN_TYPE)
+    for windows in (data.encode(examples, labels, processor), data.encode_train(examples, labels, processor)):
+        pixels, targets = windows.reader.read(np.arange(len(windows)), seed=0, epoch=0)
+        assert pixels.shape == (len(examples), 8, 8, 3) and targets.sum() == len(examples)
 
 
 def change_settings(rng: random.Random, folder: Path) -> None:
