@@ -117,10 +117,10 @@ def _torch_logits(model: Model, windows: Encoded, folder: Path) -> Mapping[str |
         rows = 1  # some classes do not find the end of a text among vectors
     for first in range(0, len(windows), rows):
         numbers = range(first, min(first + rows, len(windows)))
-        if isinstance(windows, Windows):
+        inputs = export.torch_inputs(windows, numbers)
+        if inputs is None:
+            assert isinstance(windows, Windows)
             inputs = _pad_windows(model, windows, numbers)
-        else:
-            inputs = export.torch_inputs(windows, numbers)
         with torch.inference_mode():
             outputs = network(**{name: torch.tensor(array) for name, array in inputs.items()})
         for head, logits in outputs.items():

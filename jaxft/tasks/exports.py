@@ -77,9 +77,9 @@ class Export(Generic[TaskSettings, Example, Prediction]):
         """Returns the parameters, by path, with which transformers' class computes the values of `Task.logits`."""
         return parameters
 
-    def torch_inputs(self, windows: Encoded, numbers: range) -> dict[str, np.ndarray]:
-        """Returns the arguments of transformers' class for consecutive windows that are no text."""
-        raise NotImplementedError
+    def torch_inputs(self, windows: Encoded, numbers: range) -> dict[str, np.ndarray] | None:
+        """Returns the arguments of transformers' class for consecutive windows; None for windows of text."""
+        return None
 
     def decoding_tensors(self, task: Task, model: nnx.Module) -> dict[str, np.ndarray]:
         """Returns the arrays by which labels are decoded from logits, besides the linear layer."""
