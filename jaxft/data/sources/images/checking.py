@@ -57,11 +57,10 @@ def check_images(
         if "digest" in result
     ]
     if broken := [result["problem"] for result in results if "problem" in result]:
-        are = "image is" if len(broken) == 1 else "images are"
+        images = "image" if len(examples) == 1 else "images"
+        are = "is" if len(broken) == 1 else "are"
         others = f"; and {len(broken) - _SHOWN:,} more" if len(broken) > _SHOWN else ""
-        description = (
-            f"{len(broken):,} of {len(examples):,} {are} broken: {'; '.join(broken[:_SHOWN])}{others}"
-        )
+        description = f"{len(broken):,} of {len(examples):,} {images} {are} broken: {'; '.join(broken[:_SHOWN])}{others}"
         if on_broken == "refuse":
             raise UserError(f"{name}: {description}. To leave them out, set config.data.broken=skip")
         if not kept:

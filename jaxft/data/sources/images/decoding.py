@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import logging
 import os
+import re
 import stat
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, TypeAlias
 
@@ -46,6 +49,7 @@ _OPENERS: Mapping[bytes, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
 _EXPECTED = "expected a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
 _WHITE = (255, 255, 255, 255)
 _HIGH_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # grey of 16 bits; "I" has room for more
+_PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # an entry of `warnings.filters`
 
 
 class BrokenImage(UserError):
@@ -69,6 +73,7 @@ def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) 
     """
     if isinstance(image, np.ndarray):
         return _decode_pixels(image, place, max_pixels)
+    _silence_pillow()
     with _open_content(image, place) as file:
         opener = _choose_opener(file, place)
         with _report_damage(place), opener(file) as opened:
@@ -77,10 +82,27 @@ def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) 
 
 def decode_opened(image: Image.Image, place: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Returns the pixels of an image that Pillow has opened; see `decode_image`."""
+    _silence_pillow()
     _check_size(*image.size, place, max_pixels)
     with _report_damage(place):
         image.load()
         return _convert_to_rgb(_turn(image))
+
+
+def _silence_pillow() -> None:
+    """Hides what Pillow itself prints about an image.
+
+    Its warnings do not name the file. They are about metadata that it can do without, and about sizes, which
+    `max_pixels` limits; damaged pixels are errors. The filter stays, because all threads share the list of filters:
+    `warnings.catch_warnings` could bring back a list that another thread has changed meanwhile.
+    """
+    if (
+        _PILLOW_WARNINGS not in warnings.filters
+    ):  # each change lets warnings that were shown once be shown again
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(
+        logging.CRITICAL
+    )  # it logs an error that it also raises
 
 
 @contextlib.contextmanager

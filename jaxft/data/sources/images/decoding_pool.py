@@ -16,7 +16,6 @@ import subprocess
 import sys
 import threading
 import traceback
-import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import IO, Any, NamedTuple, TypeAlias
@@ -259,7 +258,7 @@ def _answer(header: Message, content: bytes) -> tuple[Message, bytes | memoryvie
     request = ImageRequest(image, str(header["place"]), int(header["view"]), key)
     try:
         result = _apply(_read_operation(str(header["operation"])), request)
-    except Exception:
+    except Exception:  # a bug of any kind: `_Worker.ask` raises it with its trace and the image's place
         return {"bug": traceback.format_exc()}, b""
     if isinstance(result, BrokenImage):
         return {"error": str(result)}, b""
@@ -271,7 +270,6 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no answer
-    warnings.simplefilter("ignore")  # Pillow's, of images that are decoded all the same
     answers.write(_READY)
     answers.flush()
     try:

@@ -47,6 +47,8 @@ def test_broken_images_are_left_out_on_request(examples):
     )
     [line] = lines
     assert line.startswith("warning: train: left out, because 4 of 6 images are broken: ") and "1.png" in line
+    check_images(examples[:2], DecodingPool(0), name="train", on_broken="skip", log=lines.append)
+    assert lines[1].startswith("warning: train: left out, because 1 of 2 images is broken: ")
     with pytest.raises(UserError, match="1 of 1 image is broken: .*1.png.* None is left"):
         check_images(examples[1:2], DecodingPool(0), name="train", on_broken="skip")
 

@@ -3,6 +3,8 @@
 import io
 import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jaxft.data.sources.images.decoding import BrokenImage, decode_image
+from tests.conftest import REPOSITORY
 from tests.data.sources.images.conftest import make_pixels, save
 
 PIXELS = make_pixels()
@@ -124,10 +127,53 @@ def test_exif_rotations_are_applied(format):
         assert np.abs(pixels.astype(int) - expected).mean() < (6 if format == "JPEG" else 1e-9), orientation
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_data_turn_nothing():
     content = save(PIXELS, "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff" + b"\xff" * 20)
     np.testing.assert_array_equal(decode(content), decode(save(PIXELS, "JPEG")))
+
+
+def damage_tag(tag, **changes):
+    """Returns a TIFF of `PIXELS` in which the `count` or the `value` of an entry is another one."""
+    content = bytearray(save(PIXELS, "TIFF", software="a camera of long ago"))
+    start = struct.unpack_from("<I", content, 4)[0] + 2
+    while struct.unpack_from("<H", content, start)[0] != tag:
+        start += 12
+    for field, value in changes.items():
+        struct.pack_into("<I", content, start + {"count": 4, "value": 8}[field], value)
+    return bytes(content)
+
+
+SOFTWARE, SAMPLES_PER_PIXEL = 305, 277
+
+
+def test_damaged_metadata_are_no_damage_to_the_image_and_nothing_is_printed_of_them(tmp_path):
+    """Pillow warns of them, without the name of the file."""
+    whole = save(PIXELS, "TIFF")
+    damaged = [damage_tag(SOFTWARE, count=9_999_999), damage_tag(SOFTWARE, value=9_999_999)]
+    for content in damaged:
+        np.testing.assert_array_equal(decode(content), decode(whole))
+    (tmp_path / "run.py").write_text(
+        "import sys\n"
+        "from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest\n"
+        "from jaxft.data.sources.images.preparation import Hashing\n"
+        "requests = [ImageRequest(path, path) for path in sys.argv[1:]]\n"
+        "for count in (0, 1):\n"
+        "    print(*map(type, DecodingPool(count).prepare(Hashing(), requests)))\n"
+    )
+    many_samples = damage_tag(SAMPLES_PER_PIXEL, value=60_000)  # which Pillow would also log
+    paths = []
+    for number, content in enumerate([*damaged, many_samples]):
+        paths.append(tmp_path / f"{number}.tiff")
+        paths[-1].write_bytes(content)
+    process = subprocess.run(
+        [sys.executable, "-W", "default", tmp_path / "run.py", *paths],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line = "<class 'numpy.ndarray'> <class 'numpy.ndarray'> <class 'jaxft.data.sources.images.decoding.BrokenImage'>"
+    assert (process.stdout, process.stderr) == (f"{line}\n{line}\n", "")
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -148,7 +194,6 @@ def test_truncated_files_are_broken(format):
             decode_image(content[: int(len(content) * share)], "photo")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
     st.sampled_from(["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP"]), st.integers(0, 400), st.integers(0, 255)
