@@ -149,8 +149,7 @@ def _list_folders(folder: str) -> list[str]:
     """Returns the paths of the folders in a folder, sorted, without hidden ones."""
     if not os.path.isdir(folder):
         return []
-    with os.scandir(folder) as entries:
-        return sorted(entry.path for entry in entries if entry.is_dir() and _is_visible(entry.name))
+    return sorted(entry.path for entry in _scan(folder) if os.path.isdir(entry.path))
 
 
 def list_files(folder: str, kind: FileKind) -> list[str]:
@@ -161,7 +160,7 @@ def list_files(folder: str, kind: FileKind) -> list[str]:
 def _list_files(folder: str, are_nested: bool, outer: tuple[str, ...] = ()) -> list[str]:
     """Returns the names of the files in a folder, sorted, without hidden ones.
 
-    With `are_nested`, files of the folders in it are there too, and links to nothing, which a reader then names.
+    With `are_nested`, files of the folders in it are there too, and links that lead nowhere, which a reader then names.
 
     Args:
       folder: the path.
@@ -169,16 +168,27 @@ def _list_files(folder: str, are_nested: bool, outer: tuple[str, ...] = ()) -> l
       outer: the folders around it. Links that lead back to them are not followed.
     """
     names, path = [], (*outer, os.path.realpath(folder))
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if not _is_visible(entry.name):
-                continue
-            if are_nested and entry.is_dir():
-                if os.path.realpath(entry.path) not in path:
-                    names += [os.path.join(entry.name, name) for name in _list_files(entry.path, True, path)]
-            elif entry.is_file() or (are_nested and entry.is_symlink()):
-                names.append(entry.name)
+    for entry in _scan(folder):
+        if are_nested and os.path.isdir(entry.path):
+            if os.path.realpath(entry.path) not in path:
+                names += [os.path.join(entry.name, name) for name in _list_files(entry.path, True, path)]
+        elif os.path.isfile(entry.path) or (are_nested and entry.is_symlink()):
+            names.append(entry.name)
     return sorted(names)
+
+
+def _scan(folder: str) -> list[os.DirEntry[str]]:
+    """Returns what is in a folder, without hidden files and folders. Raises `UserError` if it cannot be read.
+
+    Ask `os.path` of the kind of an entry: the entry itself raises an error for a link to itself.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if _is_visible(entry.name)]
+    except OSError as error:
+        raise UserError(
+            f"{folder}: the folder cannot be read ({error.strerror}); make it readable, or move it"
+        ) from None
 
 
 def _is_visible(name: str) -> bool:

@@ -44,9 +44,12 @@ _OPENERS: Mapping[bytes, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
     b"BM": BmpImagePlugin.BmpImageFile,
     b"II*\0": TiffImagePlugin.TiffImageFile,
     b"MM\0*": TiffImagePlugin.TiffImageFile,
+    b"II+\0": TiffImagePlugin.TiffImageFile,  # BigTIFF
+    b"MM\0+": TiffImagePlugin.TiffImageFile,
     **{b"P%d" % number: PpmImagePlugin.PpmImageFile for number in range(1, 7)},
 }
 _EXPECTED = "expected a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
+_BITS = "expected 8 or 16 bits: scale its values, and save it again"
 _WHITE = (255, 255, 255, 255)
 _HIGH_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # grey of 16 bits; "I" has room for more
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # an entry of `warnings.filters`
@@ -86,7 +89,7 @@ def decode_opened(image: Image.Image, place: str, max_pixels: int = MAX_PIXELS) 
     _check_size(*image.size, place, max_pixels)
     with _report_damage(place):
         image.load()
-        return _convert_to_rgb(_turn(image))
+        return _convert_to_rgb(_turn(image), place)
 
 
 def _silence_pillow() -> None:
@@ -118,19 +121,19 @@ def _report_damage(place: str) -> Iterator[None]:
         ) from None
 
 
-def _convert_to_rgb(image: Image.Image) -> np.ndarray:
+def _convert_to_rgb(image: Image.Image, place: str) -> np.ndarray:
     """Returns the pixels of an image in RGB, uint8 `[H, W, 3]`; what is transparent is white.
 
-    Raises `ValueError` for pixels that have no 8 or 16 bits.
+    Raises `BrokenImage` for pixels of more than 16 bits.
     """
     if image.mode in _HIGH_MODES:
         values = np.asarray(image)
         if values.size and (values.min() < 0 or values.max() > 0xFFFF):
-            raise ValueError("its pixels have more than 16 bits")
+            raise BrokenImage(f"{place}: an image of 32 bits for each pixel; {_BITS}")
         grey = (values >> 8).astype(np.uint8)  # as Pillow does with colours of 16 bits
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers")
+        raise BrokenImage(f"{place}: an image of floating-point numbers; {_BITS}")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, _WHITE), image)
@@ -205,5 +208,5 @@ def _decode_pixels(pixels: np.ndarray, place: str, max_pixels: int) -> np.ndarra
         )
     _check_size(pixels.shape[1], pixels.shape[0], place, max_pixels)
     if pixels.shape[2] == 4:
-        return _convert_to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+        return _convert_to_rgb(Image.fromarray(np.ascontiguousarray(pixels)), place)
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))

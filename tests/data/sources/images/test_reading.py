@@ -76,10 +76,30 @@ def test_links_are_followed_once_and_links_to_nothing_are_read(photos):
     (photos / "cats/loop").symlink_to(photos)
     (photos / "birds").symlink_to(photos / "dogs")
     (photos / "cats/gone.png").symlink_to(photos / "nothing")
+    (photos / "cats/itself.png").symlink_to("itself.png")
+    (photos / "itself").symlink_to("itself")
     examples = labels_by_name(read(photos)[0], photos)
     assert [label for _, label in examples].count("birds") == 1
-    assert ("cats/gone.png", "cats") in examples  # `check_images` names it
+    assert {("cats/gone.png", "cats"), ("cats/itself.png", "cats")} <= set(
+        examples
+    )  # `check_images` names them
     assert not any("loop/cats" in name for name, _ in examples)
+
+
+def test_a_folder_that_cannot_be_read_is_named(photos, monkeypatch):
+    scan = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("young"):
+            raise PermissionError(13, "Permission denied")
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    for columns in (COLUMNS, UNLABELLED):
+        with pytest.raises(
+            UserError, match=r"cats/young: the folder cannot be read \(Permission denied\); make it"
+        ):
+            read(photos, columns)
 
 
 def test_folders_of_splits_are_chosen_or_named(photos, tmp_path):
