@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import PIL
 
@@ -43,8 +42,8 @@ def check_images(
       name: the name of the data set, for messages.
       on_broken: "refuse" raises an error for broken images; "skip" leaves them out and logs which.
       max_pixels: the most pixels of an image.
-      cache_folder: the folder that keeps what was found out; None for no cache. Files of the same paths, sizes and
-        times of change are not decoded again.
+      cache_folder: the folder that keeps digests; None for no cache. Images in files of the same paths, sizes and
+        times of change are not decoded again, unless they were broken.
       log: prints a line about broken images.
 
     Raises:
@@ -57,10 +56,10 @@ def check_images(
         if "digest" in result
     ]
     if broken := [result["problem"] for result in results if "problem" in result]:
-        images = "image" if len(examples) == 1 else "images"
-        are = "is" if len(broken) == 1 else "are"
+        images, are = "image" if len(examples) == 1 else "images", "is" if len(broken) == 1 else "are"
+        shown = "; ".join(broken[:_SHOWN])
         others = f"; and {len(broken) - _SHOWN:,} more" if len(broken) > _SHOWN else ""
-        description = f"{len(broken):,} of {len(examples):,} {images} {are} broken: {'; '.join(broken[:_SHOWN])}{others}"
+        description = f"{len(broken):,} of {len(examples):,} {images} {are} broken: {shown}{others}"
         if on_broken == "refuse":
             raise UserError(f"{name}: {description}. To leave them out, set config.data.broken=skip")
         if not kept:
@@ -77,21 +76,26 @@ def _load_or_inspect(
     name: str,
     log: files.Log,
 ) -> list[dict[str, str]]:
-    """Returns the digest or the problem of each image; loads them if they are known."""
+    """Returns the digest or the problem of each image; loads the digests that are known.
+
+    Problems are looked for again, because rights, memory or a disk may have been what an image lacked.
+    """
     key = None if cache_folder is None else _identify(examples, hashing)
     if cache_folder is None or key is None:
         return _inspect(examples, pool, hashing, name, log)
     path = cache_folder / f"images-{key[:32]}.json"
     with lock(path.with_suffix(".lock")):  # other processes of the run wait for the first
-        try:
-            results: Any = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(results, list) and len(results) == len(examples):
-                return results
-        except (OSError, ValueError):  # there is none, or it is damaged
-            pass
-        results = _inspect(examples, pool, hashing, name, log)
-        with contextlib.suppress(OSError):  # the images are decoded again next time
-            write_json(path, results)
+        results: list[dict[str, str]] = [{}] * len(examples)
+        with contextlib.suppress(OSError, ValueError):  # there is no file, or it is damaged
+            known = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(known, list) and len(known) == len(examples):
+                results = known
+        if unknown := [number for number, result in enumerate(results) if "digest" not in result]:
+            inspected = _inspect([examples[number] for number in unknown], pool, hashing, name, log)
+            for number, result in zip(unknown, inspected, strict=True):
+                results[number] = result
+            with contextlib.suppress(OSError):  # the images are decoded again next time
+                write_json(path, results)
     return results
 
 

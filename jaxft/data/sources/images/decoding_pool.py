@@ -137,12 +137,12 @@ class _Running:
             return worker.ask(operation, request)
         except (OSError, EOFError):
             code = worker.end()
-            del self._all[worker.process.pid]
+            self._all.pop(worker.process.pid, None)  # it is not there if its successor could not start
             worker = _Worker()
             self._all[worker.process.pid] = worker
             reason = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
             return BrokenImage(
-                f"{request.place}: the process that decoded this image {reason}; check the file"
+                f"{request.place}: the process that decoded this image {reason}; check the file and the free memory"
             )
         finally:
             self._idle.put(worker)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxft.data.sources.images.checking import check_images
+from jaxft.data.sources.images.decoding import BrokenImage
 from jaxft.data.sources.images.decoding_pool import DecodingPool
 from jaxft.data.sources.images.reading import ImageExample
 from jaxft.errors import UserError
@@ -93,9 +94,19 @@ def test_files_that_did_not_change_are_decoded_once(examples, tmp_path):
     assert pool.count == 10
 
 
-def test_problems_are_remembered_too(examples, tmp_path):
-    options = {"name": "train", "cache_folder": tmp_path / "cache", "on_broken": "skip"}
-    pool, lines = CountingPool(0), []
+class FailingPool(CountingPool):
+    """Cannot decode the first image, as if memory were short."""
+
+    def prepare(self, operation, requests, finish=None):
+        results = super().prepare(operation, requests)
+        return [BrokenImage(f"{requests[0].place}: no memory"), *results[1:]]
+
+
+def test_images_that_were_broken_are_looked_at_again(examples, tmp_path):
+    good, lines = [examples[0], examples[4]], []
+    options = {"name": "train", "cache_folder": tmp_path / "cache", "on_broken": "skip", "log": lines.append}
+    assert len(check_images(good, FailingPool(0), **options)) == 1 and "0.png: no memory" in lines[0]
+    pool = CountingPool(0)
     for _ in range(2):
-        check_images(examples[:5], pool, log=lines.append, **options)
-    assert pool.count == 5 and lines[0] == lines[1]
+        assert len(check_images(good, pool, **options)) == 2
+    assert pool.count == 1 and len(lines) == 1

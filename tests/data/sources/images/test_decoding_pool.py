@@ -65,8 +65,8 @@ def test_a_killed_worker_is_replaced_and_its_image_is_named(requests):
     [pid] = with_workers._running._all
     os.kill(pid, signal.SIGKILL)
     killed, *others = with_workers.prepare(Hashing(), requests)
-    assert (
-        str(killed) == "photo 0: the process that decoded this image was killed by signal 9; check the file"
+    assert str(killed) == (
+        "photo 0: the process that decoded this image was killed by signal 9; check the file and the free memory"
     )
     for result, expected in zip(others[:4], before[1:5], strict=True):
         np.testing.assert_array_equal(result, expected)
