@@ -4,6 +4,7 @@ As in PEFT, texts then begin at position P, the number of these keys. With `pref
 makes keys and values of all layers from P vectors. First values are PEFT's.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,11 +45,13 @@ class PrefixEncoder(nnx.Module):
     """
 
     def __init__(self, num_layers: int, size: int, settings: AdapterSettings, rngs: nnx.Rngs):
-        matrix, bias = Role(Kind.ADAPTER, reads_tokens=False), Role(Kind.BIAS)
+        matrix = Role(Kind.ADAPTER, reads_tokens=False)
+        of_layers = dataclasses.replace(matrix, has_columns_of_layers=True)
         count, outputs = settings.num_virtual_tokens, 2 * num_layers * size
         self.count, self.num_layers, self.has_projection = count, num_layers, settings.prefix_projection
         columns = size if self.has_projection else outputs
-        self.embedding = make_parameter(jax.random.normal(rngs.params(), (count, columns)), matrix)
+        vectors = jax.random.normal(rngs.params(), (count, columns))
+        self.embedding = make_parameter(vectors, matrix if self.has_projection else of_layers)
         if self.has_projection:
             inner = settings.encoder_hidden_size or size
 
@@ -56,9 +59,9 @@ class PrefixEncoder(nnx.Module):
                 return jax.random.uniform(rngs.params(), shape, minval=-1.0, maxval=1.0) / fan_in**0.5
 
             self.down = make_parameter(draw(size, size, inner), matrix)
-            self.down_bias = make_parameter(draw(size, inner), bias)
-            self.up = make_parameter(draw(inner, inner, outputs), matrix)
-            self.up_bias = make_parameter(draw(inner, outputs), bias)
+            self.down_bias = make_parameter(draw(size, inner), Role(Kind.BIAS))
+            self.up = make_parameter(draw(inner, inner, outputs), of_layers)
+            self.up_bias = make_parameter(draw(inner, outputs), Role(Kind.BIAS, has_columns_of_layers=True))
 
     def __call__(self) -> Prefix:
         """Returns the prefix of each layer, `[layers, P, D]`."""

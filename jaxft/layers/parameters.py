@@ -42,6 +42,7 @@ class Role:
         at few positions, it multiplies all of them.
       reads_tokens: False for a kernel that multiplies a table whose rows are not tokens, such as those of distances.
       uses: how often a kernel multiplies for each slot of a row, if not once at each of its positions.
+      has_columns_of_layers: True if the last dimension is made up of the values of each layer, next to each other.
     """
 
     kind: Kind
@@ -49,6 +50,7 @@ class Role:
     reads_all_positions: bool = False
     reads_tokens: bool = True
     uses: int | None = None
+    has_columns_of_layers: bool = False
 
     @property
     def is_matrix(self) -> bool:

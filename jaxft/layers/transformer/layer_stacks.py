@@ -191,9 +191,17 @@ def find_layer_axes(tree: Any) -> Any:
 
 
 def scale_layers(value: Any, factor: float | np.ndarray) -> Any:
-    """Multiplies a stack of layers, or a tuple with an array for each, by a number or by one for each layer [n]."""
+    """Multiplies a parameter by a number, or by one for each layer.
+
+    Args:
+      value: a stack of layers, or a tuple with an array for each; or another parameter.
+      factor: a number; numbers `[n]` for n stacked layers; or `[n, 1]` for layers next to each other in the last
+        dimension.
+    """
     if not isinstance(factor, np.ndarray):
         return jax.tree.map(lambda v: factor * v, value)
+    if factor.ndim == 2:
+        return (value.reshape(*value.shape[:-1], len(factor), -1) * factor).reshape(value.shape)
     if isinstance(value, tuple):
         return tuple(v * f for v, f in zip(value, factor, strict=True))
     return value * factor.reshape(-1, *[1] * (value.ndim - 1))

@@ -11,7 +11,8 @@ from jaxft.layers import parameter_paths
 from jaxft.layers.parameters import Kind, Role
 from jaxft.layers.transformer.layer_stacks import is_above_stacks, is_stack, number_of_stage
 
-# For each parameter by path, the factor of its learning rate: a number, or one for each layer of a stack, float32 [n].
+# For each parameter by path, the factor of its learning rate: a number, or one for each layer: float32 [n] of a stack,
+# [n, 1] where the layers are next to each other in the last dimension.
 RateFactors = dict[str, Any]
 
 
@@ -55,7 +56,8 @@ def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: i
 
     With `config.optim.layer_decay` d, layer i of n, from 0, has the factor d^(n - i), what the first layer reads has
     d^(n + 1), and what stands above the layers has 1. Source: Clark et al. 2020 (ELECTRA), appendix A. A network of
-    stages has a factor for each stage.
+    stages has a factor for each stage. Keys and values of a prefix have the factor of their layer, and the network that
+    makes them has that of what the first layer reads, but for its last product, whose columns are the layers'.
 
     Args:
       config: the run's settings.
@@ -76,6 +78,8 @@ def make_rate_factors(config: Settings, roles: Mapping[str, Role], num_layers: i
     for name in roles:
         if is_stack(name):
             factors[name] = factors[name] * by_layer
+        elif roles[name].has_columns_of_layers:
+            factors[name] = factors[name] * by_layer[:, None]
         elif (stage := number_of_stage(name)) is not None:
             factors[name] *= decay ** (num_layers - stage)
         elif not is_above_stacks(name):

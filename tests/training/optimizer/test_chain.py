@@ -10,6 +10,9 @@ import optax
 import pytest
 from flax import nnx
 
+from jaxft.adapters.prefix import PrefixEncoder
+from jaxft.adapters.prompt import Prompt
+from jaxft.config.adapter import Adapter
 from jaxft.errors import UserError
 from jaxft.layers.parameters import Kind, Role, read_roles
 from jaxft.layers.runtime import PLAIN_RUNTIME
@@ -162,6 +165,30 @@ def test_rates_are_the_least_of_all_that_the_first_layer_reads(name, options, be
         if "/layers/" not in path:
             modules[factor].add(path.split("/")[1])
     assert modules == {0.125: below, 1.0: above}
+
+
+@pytest.mark.parametrize("has_projection", [False, True])
+def test_a_prefix_has_the_rates_of_its_layers_and_a_prompt_that_of_embeddings(has_projection):
+    size, count = 4, 3
+    settings = Adapter("prefix", num_virtual_tokens=count, prefix_projection=has_projection)
+    modules = {
+        "backbone/adapter": PrefixEncoder(LAYERS, size, settings, nnx.Rngs(0)),
+        "backbone/embeddings/word/adapter": Prompt(count, size, rngs=nnx.Rngs(0)),
+    }
+    roles, start = {}, {}
+    for path, module in modules.items():
+        roles |= {f"{path}/{name}": role for name, role in read_roles(module).items()}
+        start |= {f"{path}/{name[0]}": v[...] for name, v in nnx.to_flat_state(nnx.state(module))}
+    config = config_with(lr=0.1, schedule="constant", b1=0.0, b2=0.0, weight_decay=0.0, layer_decay=0.5)
+    optimizer = make_optimizer(config, make_hyperparameters(config, total=10, warmup=0), roles, LAYERS)
+    updates, _ = optimizer.update(jax.tree.map(jnp.ones_like, start), optimizer.init(start), start)
+    moved = {name: -np.asarray(update) / 0.1 for name, update in updates.items()}
+    of_layers = {"up", "up_bias"} if has_projection else {"embedding"}
+    keys_and_values = np.repeat([0.25, 0.5], 2 * size)  # of layer 0 before those of layer 1
+    for name, factor in moved.items():
+        is_of_layers = name.startswith("backbone/adapter/") and name.rpartition("/")[2] in of_layers
+        expected = keys_and_values if is_of_layers else 0.125
+        np.testing.assert_allclose(factor, np.broadcast_to(expected, factor.shape), rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.parametrize("layers", ["stacked", "apart"])
