@@ -20,6 +20,10 @@ _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/{1,2}([^/].*)")
 _IN_SOURCE = re.compile(r"(?:(?<=[;=])|^)[a-z][a-z0-9+.-]+://[^;]*")
 _WILDCARD = re.compile(r"[*?]")
 
+# Schemes of addresses that are not read, and the packages by which fsspec reads object stores.
+WEB = ("http", "https", "ftp")
+PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
+
 # The addresses of copies, by their local paths.
 _COPIES: dict[str, str] = {}
 
@@ -97,17 +101,22 @@ def open_store(address: str) -> tuple[Any, str]:
     """Returns (file system, path) of an address.
 
     Raises:
-      UserError: the scheme is unknown, or its library is not installed.
+      UserError: the scheme is unknown or that of web pages, or its library is not installed.
     """
+    scheme = address.partition(":")[0]
+    if scheme in WEB:
+        raise UserError(
+            f"{address}: an address on the web, which jaxft does not read; name a local path, an object store "
+            "(gs://, s3://) or what the Hugging Face hub has"
+        )
     import fsspec  # takes a while to import
 
-    scheme = address.partition(":")[0]
-    packages = {"gs": "gcsfs", "gcs": "gcsfs", "s3": "s3fs", "az": "adlfs", "abfs": "adlfs"}
     try:
         file_system, path = fsspec.core.url_to_fs(address)
-    except ImportError:
-        package = packages.get(scheme, "the library that fsspec names for it")
-        raise UserError(f"{address}: {scheme}:// needs {package}: pip install {package}") from None
+    except ImportError as error:
+        package = PACKAGES.get(scheme)
+        needs = f"{package}: pip install {package}" if package else f"a package: {first_line(error)}"
+        raise UserError(f"{address}: {scheme}:// needs {needs}") from None
     except ValueError:
         raise UserError(
             f"{address}: unknown scheme {scheme!r}; expected gs, s3 or another of fsspec's"

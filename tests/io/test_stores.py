@@ -81,6 +81,13 @@ def test_a_file_that_has_changed_is_copied_anew_and_others_are_not(bucket):
         ("memory://nothing/x.txt", "nothing is there"),
         ("memory://nothing/*.txt", "no file is there"),
         ("nosuch://bucket/x", "unknown scheme 'nosuch'"),
+        *(
+            (
+                f"{scheme}://host/x.zip",
+                "an address on the web, which jaxft does not read; name a local path, an",
+            )
+            for scheme in ("http", "https", "ftp")
+        ),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(source, message):
@@ -96,6 +103,8 @@ def test_a_store_whose_library_is_missing_names_it(monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(UserError, match="gs:// needs gcsfs: pip install gcsfs"):
         stores.fetch_source("gs://bucket/x")
+    with pytest.raises(UserError, match="webhdfs://host/x: webhdfs:// needs a package: Please install gcsfs"):
+        stores.fetch_source("webhdfs://host/x")
 
 
 def test_a_model_in_a_store_is_copied_without_what_is_not_needed(bucket, tiny_bert):
