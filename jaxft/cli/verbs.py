@@ -127,6 +127,7 @@ def help_text() -> str:
 def run_verb(verb: str, argv: Sequence[str]) -> None:
     """Prepares the process for `verb`, one of `VERBS`, and runs it with the arguments `argv`."""
     streams.open_closed_streams()
+    startup.end_quickly()
     with announced("importing transformers", streams.tell_terminal):
         for prepare in (streams.outlive_readers,) if {"-h", "--help"} & set(argv) else VERBS[verb].prepare:
             prepare()

@@ -27,6 +27,25 @@ def test_a_command_that_needs_no_torch_does_not_load_it(finished_run, environmen
     assert "PyTorch" not in done.stderr  # transformers' advice on models, which nobody here needs
 
 
+# Looks, after all that a command does at its end, how many objects the last garbage collection leaves alone.
+END = """
+import atexit, gc
+atexit.register(lambda: print(gc.get_freeze_count()))
+from jaxft.cli.verbs import run_verb
+run_verb("predict", ["--run", "nowhere"])
+"""
+
+
+def test_a_command_ends_without_visiting_all_objects(environment):
+    done = subprocess.run(
+        [sys.executable, "-c", END], env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: --run nowhere: no jaxft run there")
+    assert done.stderr.count("\n") == 1
+    assert int(done.stdout) > 100_000
+
+
 # Does what `jaxft export` and the library do where torch is not installed.
 LIBRARY = """
 import os, sys
