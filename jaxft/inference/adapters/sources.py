@@ -15,7 +15,8 @@ from jaxft.adapters.peft.config import TASK_TYPES
 from jaxft.config.sections import RUN, Settings
 from jaxft.config.settings import replace
 from jaxft.data.sources.labels import NUMBER
-from jaxft.errors import UserError
+from jaxft.data.sources.records.record_values import json_type_name
+from jaxft.errors import UserError, list_names
 from jaxft.hub.adapter_files import CONFIG, MODEL_CONFIG, SETTINGS, AdapterFiles, read_adapter
 from jaxft.hub.addresses import resolve_address
 from jaxft.hub.files import read_config, read_json_object
@@ -200,7 +201,7 @@ def _describe(files: AdapterFiles, base: str | None, base_dtype: str | None, log
     outputs = _count_outputs(files, kind, base_config)
     problem_type = fields.get("problem_type") or (NUMBER if outputs == 1 else None)  # as in transformers
     values = _describe_inputs(adapter, base_config, kind)
-    if base_dtype is not None:
+    if base_dtype is not None and not (folder / SETTINGS).is_file():  # which names every other dtype
         values["adapter.base_dtype"] = base_dtype
     if problem_type is not None and "model.problem_type" in schema_of(task).declarations:
         values["model.problem_type"] = problem_type
@@ -217,19 +218,28 @@ def _describe(files: AdapterFiles, base: str | None, base_dtype: str | None, log
     if model.address.startswith(RUN):
         model = open_base_run(model, log)
     labels = _read_labels(fields, outputs, folder, log) if kind in LABELLED else []
+    _check_thresholds(fields, labels, folder / MODEL_CONFIG)
     return Run(config, model, labels, fields, folder)
 
 
 def _describe_inputs(
     adapter: Mapping[str, Any], base_config: Mapping[str, Any], kind: HeadKind
 ) -> dict[str, Any]:
-    """Returns settings that an adapter has if nothing says how it was trained: the most that its base reads."""
+    """Returns settings that an adapter has if nothing says how it was trained: the most that its base reads.
+
+    Raises `UserError` if the base reads images that are no squares.
+    """
     if kind is HeadKind.IMAGE:
-        size, _ = read_sides({"image_size": 224} | dict(base_config), "image_size")
-        return {"data.image_size": size}
+        height, width = read_sides({"image_size": 224} | dict(base_config), "image_size")
+        if height != width:
+            raise UserError(
+                f"its base reads images of {height} x {width} pixels, and jaxft makes square ones; answer its images "
+                "in PEFT"
+            )
+        return {"data.image_size": height}
     room = read_model_config(base_config).max_positions
     if adapter["peft_type"] == "PREFIX_TUNING":  # which takes the first positions
-        room -= adapter["num_virtual_tokens"]
+        room -= adapter.get("num_virtual_tokens") or 0
     return {"data.max_length": min(MAX_LENGTH, room)}
 
 
@@ -269,12 +279,31 @@ def _read_labels(fields: Mapping[str, Any], count: int, folder: Path, log: Log) 
             f'{MODEL_CONFIG} there, with {{"id2label": {{"0": NAME, ...}}}}, for others'
         )
         return [f"LABEL_{number}" for number in range(count)]
+    if not isinstance(names, Mapping) or names.keys() != {str(number) for number in range(len(names))}:
+        found = f"the keys {list_names([*names])}" if isinstance(names, Mapping) else json_type_name(names)
+        raise UserError(
+            f"{folder / MODEL_CONFIG}, id2label: found {found}; expected the label of each output, "
+            '{"0": NAME, "1": NAME, ...}'
+        )
     if len(names) != count:
         raise UserError(
             f"{folder / MODEL_CONFIG} names {len(names)} labels (id2label), and the head of the adapter has {count} "
             "outputs; put back the files that belong together"
         )
     return [str(names[key]) for key in sorted(names, key=int)]
+
+
+def _check_thresholds(fields: Mapping[str, Any], labels: Sequence[str], path: Path) -> None:
+    """Raises `UserError` if config.json has thresholds, but not one for each label, whose names may have changed."""
+    thresholds = fields.get("thresholds")
+    if thresholds is None:
+        return
+    by_label = thresholds if isinstance(thresholds, Mapping) else {}
+    if missing := [label for label in labels if not isinstance(by_label.get(label), int | float)]:
+        raise UserError(
+            f"{path}, thresholds: found no number for the label {missing[0]!r}; expected one for each label in "
+            "id2label: rename them there too, or remove the thresholds, for 0.5"
+        )
 
 
 def _check_pooler(run: Run, names: Collection[str], files: AdapterFiles) -> None:
