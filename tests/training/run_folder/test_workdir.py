@@ -100,6 +100,25 @@ def test_a_setting_that_is_newer_than_a_run_had_its_default(tmp_path):
         )
 
 
+@pytest.mark.parametrize(
+    "corrected",
+    [
+        {"task": "token_classification", "adapter.method": "lora", "adapter.target_modules": ("query",)},
+        {"task": "sequence_classification"},
+    ],
+)
+def test_a_start_that_was_refused_gives_way_to_a_corrected_one(corrected, tmp_path):
+    """A wrong target module is found after the folder is claimed, and after its first files are there."""
+    mistaken = {"task": "token_classification", "adapter.method": "lora"}
+    claim(tmp_path, settings_from_config(mistaken | {"adapter.target_modules": ("nothing",)}))
+    (tmp_path / "metrics.jsonl").touch()
+    (tmp_path / "checkpoints").mkdir()
+    claim(tmp_path, settings_from_config(corrected))
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["task"] == corrected["task"]
+    assert config["adapter"]["target_modules"] == list(corrected.get("adapter.target_modules", ()))
+
+
 def test_more_steps_in_a_folder_are_refused_with_the_way_to_go_on(tmp_path):
     config = settings_from_config({"task": "token_classification", "train.steps": 10})
     claim(tmp_path, config)
