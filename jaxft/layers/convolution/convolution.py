@@ -1,10 +1,13 @@
 """Convolves pictures, whose channels are the last axis."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
+from jaxft.layers.convolution.kernel_gradient import differentiate_kernel
 from jaxft.layers.parameters import Kind, Role, make_parameter
 from jaxft.layers.runtime import Runtime
 
@@ -49,13 +52,9 @@ class Convolution(nnx.Module):
         ):  # on CPU the gradient of this product takes half of the time of that of a convolution
             x = x[:, :: self.stride, :: self.stride]
             return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
-        return jax.lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(self.stride, self.stride),
-            padding=[(self.size // 2, self.size // 2)] * 2,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        if self.runtime.activations is None:
+            return _convolve(x, kernel, self.stride)
+        return _convolve_by_xla(x, kernel, self.stride)  # devices share the rows of its gradient
 
 
 def gather_kernel(kernel: jax.Array, runtime: Runtime) -> jax.Array:
@@ -63,3 +62,44 @@ def gather_kernel(kernel: jax.Array, runtime: Runtime) -> jax.Array:
     if runtime.activations is None:
         return kernel
     return jax.lax.with_sharding_constraint(kernel, NamedSharding(runtime.activations.mesh, PartitionSpec()))
+
+
+def _convolve_by_xla(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """Convolves x `[R, H, W, in]` with a kernel `[size, size, in, out]`; its gradients are XLA's too."""
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(stride, stride),
+        padding=[(len(kernel) // 2, len(kernel) // 2)] * 2,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x, kernel, stride):
+    """Convolves as `_convolve_by_xla`, with another gradient of the kernel on CPU."""
+    return _convolve_by_xla(x, kernel, stride)
+
+
+def _convolve_forward(x, kernel, stride):
+    return _convolve(x, kernel, stride), (x, kernel)
+
+
+def _convolve_backward(stride, residuals, gradient):
+    x, kernel = residuals
+    [d_x] = jax.linear_transpose(lambda x: _convolve_by_xla(x, kernel, stride), x)(gradient)
+
+    def differentiate_by_xla(x: jax.Array, gradient: jax.Array) -> jax.Array:
+        transpose = jax.linear_transpose(lambda kernel: _convolve_by_xla(x, kernel, stride), kernel)
+        return transpose(gradient)[0]
+
+    d_kernel = jax.lax.platform_dependent(
+        x,
+        gradient,
+        cpu=functools.partial(differentiate_kernel, size=len(kernel), stride=stride),
+        default=differentiate_by_xla,
+    )
+    return d_x, d_kernel
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
