@@ -164,6 +164,11 @@ def _open_adapter(
     """
     folder = Path(address).expanduser()
     if not is_run and not (folder / "model" / "labels.json").is_file():
+        if folder.is_dir() and not (folder / CONFIG).is_file():
+            raise UserError(
+                f"{folder}: has neither {CONFIG} nor model/labels.json; expected the folder of an adapter in PEFT's "
+                "layout, or of a run with adapters whose training has begun"
+            )
         files = read_adapter(address, setting="--adapter")
         return _describe(files, base, base_dtype, log), files
     run = open_run(folder)

@@ -284,6 +284,10 @@ REFUSED = {
         lambda folder, base: other_base(folder, base, lambda tensors: tensors | {DOWN: tensors[DOWN] + 1}),
         "its base has another 'backbone/layers/mlp/down/kernel' than that of --adapter two=.*; expected adapters of",
     ),
+    "another folder": (
+        lambda folder, base: (folder / "adapter_config.json").unlink(),
+        "has neither adapter_config.json nor model/labels.json; expected the folder of an adapter in PEFT's layout, or",
+    ),
     "not a folder": (
         lambda folder, base: shutil.rmtree(folder),
         "no such folder, and it cannot be a hub id",
