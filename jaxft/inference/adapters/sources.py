@@ -285,9 +285,9 @@ def _read_labels(fields: Mapping[str, Any], count: int, folder: Path, log: Log) 
         )
         return [f"LABEL_{number}" for number in range(count)]
     if not isinstance(names, Mapping) or names.keys() != {str(number) for number in range(len(names))}:
-        found = f"the keys {list_names([*names])}" if isinstance(names, Mapping) else json_type_name(names)
+        content = f"the keys {list_names([*names])}" if isinstance(names, Mapping) else json_type_name(names)
         raise UserError(
-            f"{folder / MODEL_CONFIG}, id2label: found {found}; expected the label of each output, "
+            f"{folder / MODEL_CONFIG}, id2label: found {content}; expected the label of each output, "
             '{"0": NAME, "1": NAME, ...}'
         )
     if len(names) != count:
