@@ -1,19 +1,27 @@
 """Networks of pictures as a run sees them: FLOPs, freezing, learning rates, decay, positions for another size."""
 
+import dataclasses
 import json
+import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
 import transformers
+from flax import nnx
 from torch.utils.flop_counter import FlopCounterMode
 
 from jaxft.errors import UserError
 from jaxft.hub.weights import load_weights
+from jaxft.layers import parameter_paths
+from jaxft.layers.convolution.inputs import ImageInputs
+from jaxft.layers.dropout import DropoutSeed
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.parameters import Kind
-from jaxft.layers.runtime import PLAIN_RUNTIME
+from jaxft.layers.runtime import PLAIN_RUNTIME, Runtime
+from jaxft.models.new_model import describe_new_model
 from jaxft.models.pretrained_model import PretrainedModel, read_fitting_config, resolve_model, with_image_size
 from jaxft.models.registry import FAMILIES
 from jaxft.models.vit.weights import interpolate_positions
@@ -26,6 +34,7 @@ from tests.models import image_parity
 
 LABELS = [f"label {number}" for number in range(image_parity.LABELS)]
 RESNET, VIT = image_parity.EXAMPLES["resnet bottleneck"], image_parity.EXAMPLES["vit"]
+DROPPING_VIT = dataclasses.replace(VIT, num_layers=4, hidden_dropout=0.1, attention_dropout=0.1)
 
 
 def make_settings(size=16, **values):
@@ -58,6 +67,52 @@ def test_flops_of_a_picture_are_those_that_torch_counts(model_type):
         assert net.train_flops_per_token(1) - pruned == pytest.approx(
             6 * (positions - 1) * (width * width + 2 * width * inner)
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("vit", 86_567_656), ("deit", 86_569_192), ("resnet", 25_557_032)]
+)
+def test_new_models_have_the_published_sizes(name, parameters):
+    """ViT-B/16, DeiT-B with two tokens and ResNet-50, with the 1,000 labels of ImageNet."""
+    config = make_settings(224, **{"model.checkpoint": f"new:{name}", "model.init": "scratch"})
+    net = network(config, describe_new_model(config), [f"label {number}" for number in range(1000)])
+    assert net.parameter_count == parameters
+
+
+@pytest.mark.parametrize(("config", "unroll"), [(RESNET, True), (DROPPING_VIT, False)], ids=["resnet", "vit"])
+def test_remat_computes_again_and_changes_no_gradient(config, unroll):
+    """Nor a running statistic; dropout is on, so masks that are computed again must be the same ones."""
+    rng = np.random.default_rng(0)
+    pixels = rng.normal(size=(6, *config.image_size, 3)).astype(np.float32)
+    results, products = [], []
+    for remat in ("none", "full"):
+        graph, abstract = image_parity.make_classifier(config, Runtime(remat=remat, unroll=unroll))
+        if not results:
+            values = {
+                path: rng.uniform(0.1, 0.3, leaf.shape).astype(leaf.dtype) for path, leaf in abstract.items()
+            }
+        statistics = {path: value for path, value in values.items() if "/running_" in path}
+
+        def compute_loss(parameters, graph=graph, statistics=statistics):
+            model = nnx.merge(graph, parameter_paths.unflatten({**parameters, **statistics}))
+            inputs = ImageInputs(pixels, np.ones(len(pixels), np.float32))
+            logits = model(inputs, dropout=DropoutSeed(jnp.uint32(3), jnp.int32(0)))
+            after = parameter_paths.flatten(nnx.to_pure_dict(nnx.state(model)))
+            return (logits**2).sum(), {path: after[path] for path in statistics}
+
+        parameters = {path: value for path, value in values.items() if path not in statistics}
+        lowered = jax.jit(jax.grad(compute_loss, has_aux=True)).lower(parameters)
+        results.append(lowered.compile()(parameters))
+        products.append(len(re.findall(r"stablehlo\.(?:convolution|dot_general)", lowered.as_text())))
+    (gradients, after), (gradients_with_remat, after_with_remat) = results
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for path, gradient in gradients.items():
+        atol = 1e-4 * np.abs(gradient).max() + 1e-6 * largest  # some are 0 but for rounding
+        np.testing.assert_allclose(gradients_with_remat[path], gradient, rtol=0, atol=atol, err_msg=path)
+    for path, statistic in after.items():
+        np.testing.assert_allclose(after_with_remat[path], statistic, rtol=1e-5, err_msg=path)
+        assert not np.array_equal(statistic, values[path])
+    assert products[1] > products[0]
 
 
 def test_stages_are_frozen_with_their_statistics_and_have_rates():
