@@ -58,6 +58,23 @@ DISTANCES += [f"--config.model.sizes={(*SMALL, ('num_hidden_layers', 2), *POSITI
 WINDOWS = ["--config.model.checkpoint=new:modernbert", "--rows_per_device=4", "--config.data.max_length=512"]
 WINDOWS += [f"--config.model.sizes={(*SMALL, ('num_hidden_layers', 2), ('local_attention', 64))}"]
 WINDOWS += ["--config.model.attention=chunked"]
+IMAGES = [
+    "--topology",
+    "cpu:1",
+    "--json",
+    "--config.task=image_classification",
+    "--config.model.init=scratch",
+]
+IMAGES += ["--labels=10", "--config.data.max_length=128", "--config.data.image_size=64"]
+VIT_SIZES = (
+    ("hidden_size", 128),
+    ("intermediate_size", 256),
+    ("num_hidden_layers", 2),
+    ("num_attention_heads", 4),
+)
+VIT = [*IMAGES, "--config.model.checkpoint=new:vit", f"--config.model.sizes={VIT_SIZES}"]
+RESNET_SIZES = (("embedding_size", 8), ("hidden_sizes", (16, 32)), ("depths", (2, 1)))
+RESNET = [*IMAGES, "--config.model.checkpoint=new:resnet", f"--config.model.sizes={RESNET_SIZES}"]
 FSDP = ["--config.mesh.data=1", "--config.mesh.fsdp=8"]
 
 
@@ -115,6 +132,8 @@ def estimates(plans, tmp_path_factory):
         "unrolled": [*CPU, *FSDP, "--config.model.unroll=yes"],
         "distances": [*CPU, *DISTANCES],
         "windows": [*CPU, *WINDOWS],
+        "vit": VIT,
+        "resnet": RESNET,
     }
     done = plans(*flags.values())
     assert all(plan["code"] == 0 for plan in done), done
