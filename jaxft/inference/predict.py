@@ -28,6 +28,11 @@ from jaxft.inference.output_formats import ColumnWriter, RecordWriter, TableWrit
 from jaxft.tasks.base import AnyAnswers, Example, Json, Split, TaskData
 
 COLUMNS = ("conll", "conllu")
+LINES_THAT_GROW = (
+    *COLUMNS,
+    "csv",
+    "tsv",
+)  # formats whose lines get the answer; to all others it is a JSON line
 # A chunk has as many words as this many batches have slots. At 1.5 subwords per word it fills six batches.
 CHUNK_BATCHES = 4
 
@@ -101,6 +106,7 @@ def predict_file(
             f"--on_error=record: {records.name} is in CoNLL columns, which have no place for an error; "
             "mend the file, or give JSON lines with `tokens`"
         )
+    _check_output_name(output, records)
     config = answering.config if name in COLUMNS else without_context(answering.config)
 
     log_once = files.log_once(log)
@@ -147,6 +153,21 @@ def predict_file(
             log=log,
         )
     log_counts(counts, answers.kind.noun, time.perf_counter() - began, log)
+
+
+def _check_output_name(output: str, records: Input) -> None:
+    """Raises `UserError` if the suffix of the output's name tells another format than the answers will have."""
+    told, format = formats.format_of_suffix(output), records.source.format
+    are_json_lines = format.name not in LINES_THAT_GROW
+    if told is None or (told != "parquet" and (told == "jsonl") == are_json_lines):
+        return
+    words, suffix = (
+        ("JSON lines", ".jsonl") if are_json_lines else (formats.describe_format(format), f".{format.name}")
+    )
+    raise UserError(
+        f"--output {output}: the answers to {records.name} are written as {words}; expected a name that ends in "
+        f"{suffix}"
+    )
 
 
 def _make_writer(answers: AnyAnswers, records: Input, on_error: str) -> AnswerWriter:

@@ -357,6 +357,10 @@ def test_an_error_is_written_in_the_place_of_the_answer(tag):
         ),
         ({"output": "."}, "--output .: is a folder"),
         (
+            {"output": "out.csv"},
+            "--output out.csv: the answers to in.txt are written as JSON lines; expected a name that ends in .jsonl$",
+        ),
+        (
             {"output": "/dev/full"},
             "--output /dev/full: cannot be written: No space left on device; make room",
         ),
@@ -369,6 +373,14 @@ def test_bad_names(finished_run, tag, tmp_path, monkeypatch, changed, message):
     with pytest.raises(UserError, match=message):
         predict_file(**{name: type(arguments[name])(value) for name, value in (arguments | changed).items()})
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
+
+
+def test_a_name_of_json_lines_is_for_no_columns(finished_run, tag, tmp_path):
+    (tmp_path / "in.conll").write_text("Peter\tO\n")
+    message = r"out.jsonl: the answers to .*in.conll are written as CoNLL columns; expected a name that ends in .conll$"
+    with pytest.raises(UserError, match=message):
+        predict_file(finished_run, str(tmp_path / "in.conll"), str(tmp_path / "out.jsonl"))
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def test_an_earlier_output_stays_until_the_new_one_is_whole(tag, tmp_path):

@@ -270,6 +270,12 @@ def _log_formats(source: str, formats: Sequence[FileFormat], setting: FileFormat
             log(f"{files.source_name(source)}: read as {number}{describe_format(format)}{hint}")
 
 
+def format_of_suffix(path: str) -> str | None:
+    """Returns the name of the format that the suffix of a path alone tells, or None if it tells none."""
+    usual = _USUAL_FORMATS.get(os.path.splitext(path)[1].lower())
+    return None if usual is None else usual.name
+
+
 def describe_format(format: FileFormat) -> str:
     """Returns a format in words, such as "a table with semicolons between values, in utf-16"."""
     words = _FORMAT_WORDS[format.name]

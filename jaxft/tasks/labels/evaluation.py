@@ -115,5 +115,6 @@ class LabelEvaluator(Evaluator[LabelledExample, Encoding, np.ndarray, MetricStat
         full = report.render_report(record, self.noun)
         brief = report.render_report(record, self.noun, brief=True)
         print_report(console, folder, split.name, brief, full)
-        console.print(f"{split.name}: {len(records):,} {self.noun}s scored, 0 unscored")
+        noun = self.noun if len(records) == 1 else f"{self.noun}s"
+        console.print(f"{split.name}: {len(records):,} {noun} scored, 0 unscored")
         return metrics

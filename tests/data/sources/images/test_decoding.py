@@ -149,10 +149,10 @@ SOFTWARE, SAMPLES_PER_PIXEL = 305, 277
 
 def test_damaged_metadata_are_no_damage_to_the_image_and_nothing_is_printed_of_them(tmp_path):
     """Pillow warns of them, without the name of the file."""
-    whole = save(PIXELS, "TIFF")
+    undamaged = save(PIXELS, "TIFF")
     damaged = [damage_tag(SOFTWARE, count=9_999_999), damage_tag(SOFTWARE, value=9_999_999)]
     for content in damaged:
-        np.testing.assert_array_equal(decode(content), decode(whole))
+        np.testing.assert_array_equal(decode(content), decode(undamaged))
     (tmp_path / "run.py").write_text(
         "import sys\n"
         "from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest\n"
