@@ -159,7 +159,7 @@ def assert_adapters_answer_records(workdir, base, tmp_path, capsys) -> None:
         ),
         (
             ["--adapter", base],
-            "has no adapter_config.json; expected the folder of an adapter in PEFT's layout",
+            "has neither adapter_config.json nor model/labels.json; expected the folder of an adapter in PEFT's layout",
         ),
         (
             ["--adapter", f"a={workdir}", "--adapter", f"b={other}", "--model", base],

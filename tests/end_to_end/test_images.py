@@ -259,7 +259,7 @@ def test_broken_images_are_named_or_left_out(folder, tmp_path):
         data = make_data(load_settings(settings_of("resnet"), settings, print))
         if broken == "refuse":
             with pytest.raises(
-                UserError, match="1 of 9 image is broken: .*red/4.png.* config.data.broken=skip"
+                UserError, match="1 of 9 images is broken: .*red/4.png.* config.data.broken=skip"
             ):
                 data.read("train", str(tmp_path), logged.append)
         else:
