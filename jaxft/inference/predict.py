@@ -28,11 +28,8 @@ from jaxft.inference.output_formats import ColumnWriter, RecordWriter, TableWrit
 from jaxft.tasks.base import AnyAnswers, Example, Json, Split, TaskData
 
 COLUMNS = ("conll", "conllu")
-LINES_THAT_GROW = (
-    *COLUMNS,
-    "csv",
-    "tsv",
-)  # formats whose lines get the answer; to all others it is a JSON line
+# Formats whose lines get the answer. For all others it is a JSON line.
+LINES_THAT_GROW = (*COLUMNS, "csv", "tsv")
 # A chunk has as many words as this many batches have slots. At 1.5 subwords per word it fills six batches.
 CHUNK_BATCHES = 4
 
@@ -157,17 +154,18 @@ def predict_file(
 
 def _check_output_name(output: str, records: Input) -> None:
     """Raises `UserError` if the suffix of the output's name tells another format than the answers will have."""
-    told, format = formats.format_of_suffix(output), records.source.format
-    are_json_lines = format.name not in LINES_THAT_GROW
-    if told is None or (told != "parquet" and (told == "jsonl") == are_json_lines):
-        return
-    words, suffix = (
-        ("JSON lines", ".jsonl") if are_json_lines else (formats.describe_format(format), f".{format.name}")
-    )
-    raise UserError(
-        f"--output {output}: the answers to {records.name} are written as {words}; expected a name that ends in "
-        f"{suffix}"
-    )
+    format, told = records.source.format, formats.format_of_suffix(output)
+    if format.name not in LINES_THAT_GROW:
+        written, words = "jsonl", "JSON lines"
+    elif Path(output).suffix == Path(records.name).suffix:
+        return  # the format is the input's, which may have an unusual suffix, such as columns in a file.tsv
+    else:
+        written, words = format.name, formats.describe_format(format)
+    if told not in (None, written):
+        raise UserError(
+            f"--output {output}: the answers to {records.name} are written as {words}; expected a name that ends in "
+            f".{written}"
+        )
 
 
 def _make_writer(answers: AnyAnswers, records: Input, on_error: str) -> AnswerWriter:

@@ -375,12 +375,13 @@ def test_bad_names(finished_run, tag, tmp_path, monkeypatch, changed, message):
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
 
 
-def test_a_name_of_json_lines_is_for_no_columns(finished_run, tag, tmp_path):
+@pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet"])
+def test_a_name_of_another_format_is_for_no_columns(finished_run, tmp_path, name):
     (tmp_path / "in.conll").write_text("Peter\tO\n")
-    message = r"out.jsonl: the answers to .*in.conll are written as CoNLL columns; expected a name that ends in .conll$"
+    message = rf"{name}: the answers to .*in.conll are written as CoNLL columns; expected a name that ends in .conll$"
     with pytest.raises(UserError, match=message):
-        predict_file(finished_run, str(tmp_path / "in.conll"), str(tmp_path / "out.jsonl"))
-    assert not (tmp_path / "out.jsonl").exists()
+        predict_file(finished_run, str(tmp_path / "in.conll"), str(tmp_path / name))
+    assert not (tmp_path / name).exists()
 
 
 def test_an_earlier_output_stays_until_the_new_one_is_whole(tag, tmp_path):

@@ -34,9 +34,8 @@ from jaxft.training.run_folder.frozen_base import select_base
 from jaxft.training.run_folder.workdir import Run, open_run
 from jaxft.training.settings import load_settings
 
-MAX_LENGTH = (
-    512  # the most slots of a row for an adapter that does not say how long the texts of its training were
-)
+# The most slots of a row for an adapter that does not say how long the texts of its training were.
+MAX_LENGTH = 512
 LABELLED = (HeadKind.TOKEN, HeadKind.SEQUENCE, HeadKind.IMAGE)  # the kinds of heads whose outputs are labels
 
 

@@ -47,9 +47,7 @@ class Convolution(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Convolves x, `[R, H, W, in] -> [R, ceil(H / stride), ceil(W / stride), out]`."""
         kernel = gather_kernel(self.kernel[...], self.runtime).astype(x.dtype)
-        if (
-            self.size == 1
-        ):  # on CPU the gradient of this product takes half of the time of that of a convolution
+        if self.size == 1:  # on CPU the gradient of this product takes half of the time of a convolution's
             x = x[:, :: self.stride, :: self.stride]
             return (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], -1)
         if self.runtime.activations is None:

@@ -99,13 +99,10 @@ def _silence_pillow() -> None:
     `max_pixels` limits; damaged pixels are errors. The filter stays, because all threads share the list of filters:
     `warnings.catch_warnings` could bring back a list that another thread has changed meanwhile.
     """
-    if (
-        _PILLOW_WARNINGS not in warnings.filters
-    ):  # each change lets warnings that were shown once be shown again
+    if _PILLOW_WARNINGS not in warnings.filters:  # a change lets warnings that were shown be shown again
         warnings.filterwarnings("ignore", module=r"PIL\.")
-    logging.getLogger("PIL.TiffImagePlugin").setLevel(
-        logging.CRITICAL
-    )  # it logs an error that it also raises
+    # It logs an error that it also raises.
+    logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
 
 
 @contextlib.contextmanager
