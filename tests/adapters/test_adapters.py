@@ -332,9 +332,7 @@ def test_bitfit_trains_biases_and_the_head():
     assert trained == {name for name in net.abstract if name.startswith("head/") or name.endswith("/bias")}
     assert "backbone/layers/mlp_norm/bias" in trained
     saved = network({"method": "bitfit", "modules_to_save": ("layer.0.output.LayerNorm",)}).adapters
-    assert saved.layers == {
-        "backbone/layers/mlp_norm/scale": (True, False)
-    }  # biases are trained in all layers
+    assert saved.layers == {"backbone/layers/mlp_norm/scale": (True, False)}  # all biases are trained
 
 
 # PEFT's targets of LoRA for families that it knows, and the names of the same layers in the others.
