@@ -112,6 +112,10 @@ def _report_damage(place: str) -> Iterator[None]:
         yield
     except BrokenImage:
         raise
+    except (
+        Image.DecompressionBombError
+    ) as error:  # Pillow's own limit, in formats that apply it before `max_pixels`
+        raise BrokenImage(f"{place}: the image is too large ({first_line(error)}); scale it down") from None
     except Exception as error:  # the errors of Pillow's formats have no common class
         raise BrokenImage(
             f"{place}: the image is truncated or damaged ({first_line(error)}); put back a copy of it"

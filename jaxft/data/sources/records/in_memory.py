@@ -22,6 +22,7 @@ class InMemoryRecords:
     """Records that a program holds. They can be read by their address as long as this object exists.
 
     Attributes:
+      name: their name in messages, such as "train".
       address: `records:NAME/sha256-DIGEST`. The digest is that of the content, so that a run with the same records can
         resume, and with others cannot.
     """
@@ -30,13 +31,14 @@ class InMemoryRecords:
         """Checks and keeps records.
 
         Args:
-          name: their name in messages, such as "train".
+          name: their name.
           data: a list of objects (dicts), a pandas DataFrame or a `datasets.Dataset`. A value of a dict may be an image
             of Pillow, an array of pixels or the bytes of a file.
 
         Raises:
           UserError: the data is of another type, or is none that a file could hold.
         """
+        self.name = name
         self._read_values, self.features = _open(name, data)
         digest = hashlib.sha256(repr(dict(self.features)).encode())
         for value in self._read_values():
@@ -45,9 +47,9 @@ class InMemoryRecords:
         _KEPT[self.address] = self
 
     def read(self) -> Iterator[Record]:
-        """Yields the records with their numbers from 1."""
+        """Yields the records with their numbers from 1, such as "train, record 3" and the origin "train:3"."""
         for number, value in enumerate(self._read_values(), 1):
-            yield f"{self.address}, record {number}", f"{self.address}:{number}", value
+            yield f"{self.name}, record {number}", f"{self.name}:{number}", value
 
 
 def find_records(address: str) -> InMemoryRecords:

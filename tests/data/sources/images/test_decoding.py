@@ -266,6 +266,34 @@ def test_a_bomb_is_refused_by_its_header(content):
             decode_image(content, "photo")
 
 
+def enlarge(format, signature, offset, size):
+    """Returns a file of `PIXELS` in which the bytes at `offset` from a signature say another size."""
+    content = bytearray(save(PIXELS, format, **({"lossless": True} if format == "WEBP" else {})))
+    start = content.index(signature) + offset
+    content[start : start + len(size)] = size
+    return bytes(content)
+
+
+FRAME = b"," + bytes(4) + struct.pack("<H", 17)  # of a GIF, which begins at the place 0, 0
+SIDES_OF_WEBP = struct.pack("<I", 16_000 << 14 | 16_000)  # 14 bits each
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        enlarge("GIF", FRAME, 5, struct.pack("<HH", 30_000, 30_000)),
+        enlarge("WEBP", b"VP8L", 9, SIDES_OF_WEBP),
+    ],
+    ids=["gif", "webp"],
+)
+def test_what_pillow_calls_a_bomb_is_too_large_and_not_damaged(content):
+    """It says so when the file is opened, before our limit is applied."""
+    with pytest.raises(
+        BrokenImage, match=r"^photo: the image is too large \(.* pixels\).*\); scale it down$"
+    ):
+        decode_image(content, "photo")
+
+
 def test_the_limit_of_pixels_is_that_of_the_setting():
     pixels = make_pixels(100, 100)
     assert decode_image(save(pixels), "photo", 10_000).shape == (100, 100, 3)
