@@ -2,6 +2,7 @@
 
 import json
 
+import huggingface_hub
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -27,6 +28,23 @@ def test_biases_of_adapted_modules_have_their_names_and_copies_are_left_out(tmp_
     save_file(tensors, tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
     assert set(read_adapter(str(tmp_path)).tensors) == {"query.bias", "head.bias"}
+
+
+def test_an_adapter_on_the_hub_is_read_without_its_pickles(tmp_path, monkeypatch):
+    save_file({"base_model.model.head.bias": np.ones(1, np.float32)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA"}))
+    calls = []
+
+    def snapshot_download(name, **options):
+        calls.append((name, options["revision"], options["allow_patterns"]))
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert set(read_adapter("org/adapter@v2").tensors) == {"head.bias"}
+    [(name, revision, patterns)] = calls
+    assert (name, revision) == ("org/adapter", "v2")
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= set(patterns)
+    assert not any(pattern.endswith((".bin", "*")) for pattern in patterns)
 
 
 def test_a_folder_without_an_adapter_says_what_it_lacks(tmp_path):
