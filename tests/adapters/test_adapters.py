@@ -168,9 +168,19 @@ def test_packed_texts_have_the_logits_and_gradients_of_texts_alone():
 
 
 @pytest.mark.sweep
-def test_layers_that_are_computed_again_have_the_same_gradients():
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SETTINGS["ranks"] | {"dropout": 0.2},
+        SETTINGS["olora"] | {"dropout": 0.2},
+        SETTINGS["bottleneck"] | {"dropout": 0.2},
+        SETTINGS["ia3"],
+        {"method": "adalora", "init_r": 3, "target_r": 1},
+        {"method": "prefix", "num_virtual_tokens": 3, "prefix_projection": True},
+    ],
+)
+def test_layers_that_are_computed_again_have_the_same_gradients(settings):
     """With dropout of adapters, whose masks are the same in both computations."""
-    settings = SETTINGS["ranks"] | {"dropout": 0.2}
 
     def gradients(remat):
         net = network(settings, remat=remat)

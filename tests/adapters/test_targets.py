@@ -21,6 +21,16 @@ def test_the_first_pattern_of_a_module_counts_if_a_later_one_matches_it_too():
     assert [target.ranks for target in plan.targets] == [(3, 3), (8, 8)]
 
 
+@pytest.mark.parametrize(
+    ("placement", "expected"),
+    [("houlsby", {"attention.output.dense", "output.dense"}), ("pfeiffer", {"output.dense"})],
+)
+def test_bottlenecks_stand_where_their_papers_have_them(placement, expected):
+    plan = network({"method": "bottleneck", "placement": placement}).adapters
+    modules = {module for target in plan.targets for module in target.adapted}
+    assert modules == {f"bert.encoder.layer.{layer}.{name}" for layer in (0, 1) for name in expected}
+
+
 def test_an_adapter_of_another_base_is_named():
     settings = {"method": "lora", "target_modules": (r"(0|1)\.attn\.Wqkv",), "init_from": "mine"}
     with pytest.raises(
