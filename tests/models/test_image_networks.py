@@ -209,6 +209,34 @@ def test_a_checkpoint_of_deit_with_a_teacher_gives_the_head_of_its_class_token(t
 
 
 @pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("vit", "ViTModel"),  # with a pooler, as google/vit-base-patch16-224-in21k
+        ("vit", "ViTForMaskedImageModeling"),
+        ("deit", "DeiTModel"),
+        ("resnet basic", "ResNetModel"),
+        ("resnet bottleneck", "ResNetForImageClassification"),
+    ],
+)
+def test_checkpoints_without_a_head_or_with_other_labels_give_all_but_the_head(name, architecture, tmp_path):
+    shape = dataclasses.replace(image_parity.EXAMPLES[name], image_size=(16, 16))
+    torch_config = transformers.AutoConfig.for_model(**shape.to_hf(), num_labels=7)
+    folder = tmp_path / "stored"
+    getattr(transformers, architecture)(torch_config).save_pretrained(folder)
+    config, stored = make_settings(), json.loads((folder / "config.json").read_text())
+    net = network(config, stored)
+    checkpoint = PretrainedModel(str(folder), folder, stored, processor=None)
+    parameters, line = load_parameters(net, config, checkpoint)
+    assert line.endswith("label 4 is new") and parameters["head/kernel"].shape[1] == len(LABELS)
+    model = transformers.AutoModelForImageClassification.from_pretrained(folder)
+    table = FAMILIES[shape.model_type].table_with_head(HeadKind.IMAGE, net.model_config)
+    backbone = {path: leaf for path, leaf in net.abstract.items() if not path.startswith("head/")}
+    expected, _ = load_weights(table, image_parity.saved_tensors(model, tmp_path / "theirs"), backbone)
+    for path, value in expected.items():
+        np.testing.assert_array_equal(parameters[path], value, err_msg=path)
+
+
+@pytest.mark.parametrize(
     ("model_type", "change", "message"),
     [
         ("resnet", {"depths": [1, 2]}, "depths has 2 stages, but hidden_sizes 4"),

@@ -204,9 +204,12 @@ def test_bytes_of_large_files_are_mapped(dataset, tmp_path, monkeypatch):
         read(tmp_path / "*.parquet")
 
 
-def test_image_columns_of_the_hub_are_not_decoded_while_they_are_read(dataset, monkeypatch):
-    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: dataset)
-    assert_is_dataset(read("hub:pets/train")[0])
+def test_image_columns_of_the_hub_are_not_decoded_while_they_are_read(dataset, tmp_path, monkeypatch):
+    """A folder of Parquet is read by `datasets` as one of the hub is."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "pets").mkdir()
+    dataset.to_parquet(tmp_path / "pets/train.parquet")
+    assert_is_dataset(read(f"hub:{tmp_path}/pets/train")[0])
 
 
 def test_image_columns_of_a_dataset_in_memory(dataset):
