@@ -300,6 +300,7 @@ class Settings:
 
     reads_plain_text: ClassVar[bool] = False  # whether files may be text without labels
     default_examples: ClassVar[int] = 32  # the examples of a step if neither they nor the rows are set
+    rows_are_examples: ClassVar[bool] = False  # whether each row holds one example, such as an image
 
     task: str = setting("", "what is trained; must be given")
     seed: int = setting(

@@ -105,6 +105,9 @@ def _make_planner(
         config = with_changes(
             config, {"batch.rows": flags.rows_per_device * len(devices), "batch.examples": None}
         )
+    elif config.batch.rows is None and config.rows_are_examples:
+        rows = config.batch.examples or config.default_examples
+        config = with_changes(config, {"batch.rows": rows, "batch.examples": None})
     if config.batch.rows is None:
         raise UserError(
             "config.batch.rows is not set, and without the data nobody knows how many rows hold "

@@ -33,10 +33,11 @@ def describe_estimate(estimate: Estimate) -> str:
         memory = f"temporaries {temporaries}; peak {_format_size(e.peak_bytes_per_device)}"
     if e.hbm_bytes_per_device:
         memory += f" of {_format_size(e.hbm_bytes_per_device)}"
+    rows = f"{e.rows} rows, each of one example" if e.length == 1 else f"{e.rows} rows of {e.length}"
     unsplit = ", computed as if tensor split none" if e.mesh["tensor"] > 1 else ""
     lines = [
         f"{e.topology}: {e.devices} x {e.device_kind}, mesh {format_mesh(e.mesh)}",
-        f"step          {e.rows} rows of {e.length} in {e.accumulate} microbatches, {e.dtype}, remat {e.remat}",
+        f"step          {rows} in {e.accumulate} microbatches, {e.dtype}, remat {e.remat}",
         f"parameters    {e.parameters:,}",
         f"bytes/device  parameters {_format_size(e.param_bytes_per_device)}, "
         f"optimizer {_format_size(e.optimizer_bytes_per_device)}, "

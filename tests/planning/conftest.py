@@ -66,6 +66,7 @@ IMAGES = [
     "--config.model.init=scratch",
 ]
 IMAGES += ["--labels=10", "--config.data.max_length=128", "--config.data.image_size=64"]
+IMAGES += ["--config.batch.rows=none", "--config.batch.examples=24"]
 VIT_SIZES = (
     ("hidden_size", 128),
     ("intermediate_size", 256),

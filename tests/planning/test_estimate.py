@@ -25,9 +25,12 @@ FIRST_LAYERS = {"vit": 4**2 * (16 * 16 * 3) * 128, "resnet": 32**2 * (7 * 7 * 3)
 
 @pytest.mark.parametrize("name", FIRST_LAYERS)
 def test_the_compiler_counts_the_flops_of_pictures_as_the_model_does(name, estimates):
-    """But for the gradient of pixels, which nothing needs: for new:resnet of 224 pixels it is 3%."""
+    """But for the gradient of pixels, which nothing needs: for new:resnet of 224 pixels it is 3%.
+
+    The rows are not set: each holds an image, so they are as many as the examples.
+    """
     plan = estimates[name]
-    assert plan["rows"] == 32 and plan["unknown_loops"] == 0
+    assert plan["rows"] == 24 and plan["unknown_loops"] == 0
     needed = plan["model_flops_per_step"] - plan["rows"] * 2 * FIRST_LAYERS[name]
     assert plan["flops_per_step"] == pytest.approx(needed, rel=0.02)
 

@@ -20,6 +20,9 @@ def test_an_estimate_in_words(estimates):
         "compiled in ",
     ):
         assert words in text, words
+    assert "24 rows, each of one example in 1 microbatches" in describe_estimate(
+        estimate_of(estimates["vit"])
+    )
 
 
 @pytest.fixture(scope="module")

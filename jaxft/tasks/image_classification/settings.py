@@ -99,6 +99,8 @@ class Eval(LabelEval):
 class Settings(LabelSettings):
     """The settings of an image classification run."""
 
+    rows_are_examples = True
+
     data: Data = Data()
     augment: Augment = Augment()
     eval: Eval = Eval()
