@@ -246,6 +246,20 @@ def assert_is_torchs(config: ModelConfig, seed: int, dtype: str, *, training: bo
                 assert training == (not np.array_equal(value, pair.statistics[path]))
 
 
+def assert_bfloat16_is_as_near_as_torchs(config: ModelConfig, seed: int) -> None:
+    """Asserts that logits in bfloat16 are at most twice as far from the exact ones as torch's in bfloat16."""
+    pair = make_pair(config, seed, "float32")
+    graph, _ = make_classifier(config, Runtime(jnp.dtype("bfloat16")))
+    ours = dataclasses.replace(pair, graph=graph)
+    _, logits, after = jax.jit(ours.differentiate, static_argnums=2)(pair.parameters, pair.statistics, True)
+    assert all(leaf.dtype == np.float32 for leaf in [logits, *after.values()])
+    exact = pair.differentiate_torch(training=True)
+    with torch.no_grad():
+        pixels = torch.tensor(pair.pixels[:PICTURES], dtype=torch.bfloat16).permute(0, 3, 1, 2)
+        theirs = pair.model.to(torch.bfloat16)(pixels).logits.float().numpy()
+    assert 0 < distance(np.asarray(logits), exact) <= 2 * distance(theirs, exact)
+
+
 def assert_file_comes_back(config: ModelConfig, seed: int, folder) -> None:
     """Asserts that a file of transformers is the same, bit for bit, after it is loaded and saved."""
     tensors = saved_tensors(make_torch(config, seed), folder)

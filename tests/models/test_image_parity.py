@@ -25,6 +25,11 @@ def test_float32_is_as_near_as_it_can_be(name):
     image_parity.assert_is_torchs(image_parity.EXAMPLES[name], 3, "float32", training=True)
 
 
+@pytest.mark.parametrize("name", ["resnet bottleneck", "vit"])
+def test_bfloat16_is_as_near_as_torchs(name):
+    image_parity.assert_bfloat16_is_as_near_as_torchs(image_parity.EXAMPLES[name], 3)
+
+
 @pytest.mark.parametrize("name", image_parity.EXAMPLES)
 def test_files_come_back(name, tmp_path):
     image_parity.assert_file_comes_back(image_parity.EXAMPLES[name], 1, tmp_path)
