@@ -4,11 +4,15 @@ import json
 import re
 import shutil
 
+import datasets
 import numpy as np
 import pytest
+import transformers
 from PIL import Image
+from safetensors.numpy import load_file
 
 import jaxft
+from jaxft.config.settings import replace
 from jaxft.errors import UserError
 from jaxft.export.writer import export_run
 from jaxft.inference.evaluate import evaluate_run
@@ -71,12 +75,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory):
-    """A run of a ResNet with all that changes images and the loss, over two microbatches."""
+    """A run of a ResNet with all that changes images and the loss, over two microbatches, from kept pixels."""
     config = settings_of(
         "resnet",
         **{
             "data.train": str(folder),
             "data.dev": str(folder),
+            "data.cached_edge": 12,
+            "data.cache_dir": str(tmp_path_factory.mktemp("cache")),
             "batch.accumulate": 2,
             "augment.crop_scale": 0.5,
             "augment.flip": 0.5,
@@ -117,7 +123,9 @@ def test_a_run_learns_and_reports(run, folder):
 
 
 def test_a_run_that_was_stopped_ends_bit_identically(run, tmp_path, monkeypatch):
-    assert_a_stopped_run_ends_bit_identically(run.config, run.folder, tmp_path / "stopped", monkeypatch, at=8)
+    """Where a worker process decodes, which has no part in the bits."""
+    config = replace(run.config, {"data.workers": 1})
+    assert_a_stopped_run_ends_bit_identically(config, run.folder, tmp_path / "stopped", monkeypatch, at=8)
 
 
 def test_files_folders_and_records_are_answered(run, folder, tmp_path):
@@ -218,6 +226,53 @@ def test_several_labels_of_arrays_are_learned_by_a_vit_and_exported(tmp_path, ca
         "blue",
         "red",
     }
+
+
+# A tiny checkpoint of each recipe's family: transformers' class, sizes, and preprocessor_config.json as the hub has it.
+CHECKPOINTS = {
+    "resnet50": (
+        "ResNetForImageClassification",
+        {"embedding_size": 8, "hidden_sizes": [8, 8, 8, 16], "depths": [1, 1, 1, 1], "layer_type": "basic"},
+        {"feature_extractor_type": "ConvNextFeatureExtractor", "crop_pct": 0.875, "size": 224, "resample": 3},
+    ),
+    "vit": (
+        "ViTForImageClassification",
+        {**SIZES["vit"], "image_size": 16},
+        {"image_processor_type": "ViTFeatureExtractor", "size": 224, "resample": 2},
+    ),
+    "food101": ("ViTModel", {**SIZES["vit"], "image_size": 16}, {"size": 224, "image_mean": [0.5] * 3}),
+}
+
+
+@pytest.mark.parametrize(
+    "recipe", ["food101", *(pytest.param(recipe, marks=pytest.mark.sweep) for recipe in ("vit", "resnet50"))]
+)
+def test_recipes_for_checkpoints_of_the_hub_train_on_data_of_their_shape(
+    recipe, folder, tmp_path, monkeypatch
+):
+    architecture, sizes, processor = CHECKPOINTS[recipe]
+    model_class = getattr(transformers, architecture)
+    model_class(model_class.config_class(**sizes)).save_pretrained(tmp_path / "tiny")
+    (tmp_path / "tiny/preprocessor_config.json").write_text(json.dumps(processor))
+    settings = {"model.checkpoint": str(tmp_path / "tiny"), "data.image_size": 16, "data.workers": 0}
+    settings |= {"train.steps": 2, "batch.examples": 8, "eval.bootstrap": 0, "log.tensorboard": False}
+    if recipe == "food101":
+        features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(COLOURS))}
+        rows = [
+            {"image": str(path), "label": path.parent.name} for path in sorted(folder.glob("train/*/*.png"))
+        ]
+        dishes = datasets.Dataset.from_list(rows, features=datasets.Features(features))
+        monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: dishes)
+    else:
+        settings["data.train"] = str(folder)
+    run = jaxft.train(f"images:{recipe}", tmp_path / "run", **settings)
+    assert run.summary["steps"] == 2 and run.summary["dev"]["loss"] > 0
+    if recipe == "resnet50":
+        export_run(run.folder, tmp_path / "model")
+        before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("tiny", "model"))
+        kept = {name for name, value in before.items() if np.array_equal(value, after[name])}
+        frozen = re.compile(r"resnet\.(embedder|encoder\.stages\.[012])\.|.*num_batches_tracked$")
+        assert kept == {name for name in before if frozen.match(name)}
 
 
 @pytest.mark.parametrize(
