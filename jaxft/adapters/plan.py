@@ -95,6 +95,8 @@ class AdapterPlan:
 
     def compress_base(self, model: nnx.Module) -> None:
         """Gives frozen matrices the dtype of the settings: kernels and, in bfloat16, tables of embeddings."""
+        # With products of ours, because qwix 0.1.8 does not reach them: it replaces `jax.lax.dot_general`, and they are
+        # `x @ kernel` in a function with a hand-written gradient. Its providers left `Linear` as it is, in float32.
         dtype = jnp.dtype(self.settings.base_dtype)
         if dtype == jnp.float32:
             return
