@@ -36,7 +36,7 @@ CASES = {
         lambda: peft.IA3Config(target_modules=["0"], feedforward_modules=[]),
     ),
 }
-PARTS = {"a": "lora_A", "b": "lora_B", "values": "lora_E", "factors": "ia3_l"}
+TENSORS = {"a": "lora_A", "b": "lora_B", "values": "lora_E", "factors": "ia3_l"}
 
 
 def assert_same_distribution(ours, theirs, name: str) -> None:
@@ -56,7 +56,7 @@ def test_adapters_of_linear_layers_begin_as_pefts_do(name):
     model = peft.get_peft_model(torch.nn.Sequential(torch.nn.Linear(INPUTS, OUTPUTS)), make_adapter())
     theirs = {name: value.detach().numpy() for name, value in model.named_parameters()}
     compared = 0
-    for part, peft_part in PARTS.items():
+    for part, peft_part in TENSORS.items():
         if hasattr(adapter, part):
             [value] = [value for path, value in theirs.items() if f".{peft_part}." in path]
             assert_same_distribution(getattr(adapter, part)[...], value, part)
