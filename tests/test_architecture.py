@@ -206,8 +206,8 @@ def test_no_module_hides_errors_of_types():
             assert not ignore or "# " in reason, f"{path}: {line}"
 
 
-def names_in(path: pathlib.Path) -> set[str]:
-    """Returns the tasks and families in the identifiers, imports and strings of a module, but not in its docstrings."""
+def texts_in(path: pathlib.Path) -> list[str]:
+    """Returns the identifiers, imports and strings of a module, without its docstrings."""
     tree = ast.parse(path.read_text())
     docstrings = {
         id(node.body[0].value)
@@ -221,9 +221,28 @@ def names_in(path: pathlib.Path) -> set[str]:
         for field in ("id", "attr", "arg", "name", "asname", "module", "value"):
             if isinstance(text := getattr(node, field, None), str):
                 texts.append(text)
+    return texts
+
+
+# What runs and reports every task.
+GENERAL = [
+    f"training/{name}.py" for name in ("loop", "step", "train_state", "trainer", "starting_state", "programs")
+]
+GENERAL += [f"training/run_folder/{name}.py" for name in ("best", "checkpoint", "finished")]
+GENERAL += ["tasks/report_files.py", "tasks/labels/report.py"]
+
+
+@pytest.mark.parametrize("module", GENERAL)
+def test_what_runs_every_task_knows_neither_texts_nor_images(module):
+    kinds = re.compile(r"pixel|image|picture|token|sentence|input_ids|segment_ids", re.IGNORECASE)
+    assert not [text for text in texts_in(PACKAGE / module) if kinds.search(text)]
+
+
+def names_in(path: pathlib.Path) -> set[str]:
+    """Returns the tasks and families in the identifiers, imports and strings of a module, but not in its docstrings."""
     # Not in the middle of a word, such as Alberta.
     pattern = re.compile(rf"(?<![a-z])({'|'.join((*TASK_NAMES, *FAMILY_NAMES))})", re.IGNORECASE)
-    return {match.lower() for text in texts for match in pattern.findall(text)}
+    return {match.lower() for text in texts_in(path) for match in pattern.findall(text)}
 
 
 def test_only_its_folder_and_the_registries_name_a_task_or_a_family():
