@@ -1,5 +1,6 @@
 """Adapters that peft made have its logits here, and ours have theirs in peft."""
 
+import functools
 import json
 import pathlib
 import types
@@ -19,7 +20,7 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.registry import FAMILIES
 from jaxft.training.settings import load_settings
 from tests.adapters.peft import parity
-from tests.adapters.test_adapters import network
+from tests.adapters.test_adapters import LORA_TARGETS, network
 from tests.models import torch_parity
 
 # Model, head, adapter, and the tolerance in float64: what begins with a part of the weights has it in float32, and so
@@ -106,8 +107,20 @@ MORE_CASES = {
         1e-8,
     ),
     **{
-        name: (model_type, HeadKind.TOKEN, make, 1e-6)
+        name: (model_type, HeadKind.TOKEN, make, 1e-6 if name.startswith("adalora") else 1e-8)
         for name, (model_type, make) in parity.OF_FAMILIES.items()
+    },
+    **{
+        f"usual modules of {name}": (
+            name,
+            HeadKind.TOKEN,
+            functools.partial(
+                peft.LoraConfig, r=2, target_modules=LORA_TARGETS.get(name, ["query", "value"])
+            ),
+            1e-8,
+        )
+        for name, family in FAMILIES.items()
+        if HeadKind.TOKEN in family.heads
     },
 }
 
@@ -229,6 +242,38 @@ def test_an_adapter_of_another_model_is_refused(changes, message):
     table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN, config)
     with pytest.raises(UserError, match=message):
         load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "fields", "expected", "message"),
+    [
+        (5, None, [0, 1, 2, 3, 4], "so its outputs are taken for the labels in their order"),
+        (3, None, None, "its head has another number of outputs, so the head is new"),
+        (5, {"order": [4, 3, 2, 1, 0]}, [4, 3, 2, 1, 0], "its head is kept, for it has the same 5 labels"),
+        (5, {"order": None}, None, "its head is for other labels, so the head is new"),
+    ],
+)
+def test_a_head_is_taken_if_its_labels_or_their_number_are_those_of_the_data(
+    outputs, fields, expected, message, tmp_path
+):
+    """`fields` are those of the config.json next to PEFT's files, which PEFT does not write."""
+    config = torch_parity.example_shape("bert", seed=1)
+    base = torch_parity.make_torch(config, HeadKind.TOKEN, seed=0).state_dict()
+    base = {name: tensor.numpy() for name, tensor in base.items()}
+    head = np.arange(15 * outputs, dtype=np.float32).reshape(outputs, 15)
+    head_tensors = {"classifier.weight": head, "classifier.bias": head[:, 0]}
+    adapter = AdapterFiles(tmp_path, {"peft_type": "LORA", "r": 2}, TENSORS | head_tensors)
+    if fields is not None:
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+    ours = parity.make_ours(config, HeadKind.TOKEN, base, Adapter(**read_settings(adapter)), "float32")
+    table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN, config)
+    loaded, note = load_adapter(adapter, ours.plan, table, ours.parameters, lambda fields: fields["order"])
+    assert note.endswith(message)
+    if expected is None:
+        assert not any(path.startswith("head/") for path in loaded)
+    else:
+        np.testing.assert_array_equal(loaded["head/kernel"], head[expected].T)
+        np.testing.assert_array_equal(loaded["head/bias"], head[expected, 0])
 
 
 @pytest.mark.parametrize(
