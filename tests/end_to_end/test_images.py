@@ -250,12 +250,15 @@ CHECKPOINTS = {
 def test_recipes_for_checkpoints_of_the_hub_train_on_data_of_their_shape(
     recipe, folder, tmp_path, monkeypatch
 ):
+    """Food-101 as the hub has it; the ViT with LoRA; the ResNet with all frozen but the last stage and the head."""
     architecture, sizes, processor = CHECKPOINTS[recipe]
     model_class = getattr(transformers, architecture)
     model_class(model_class.config_class(**sizes)).save_pretrained(tmp_path / "tiny")
     (tmp_path / "tiny/preprocessor_config.json").write_text(json.dumps(processor))
     settings = {"model.checkpoint": str(tmp_path / "tiny"), "data.image_size": 16, "data.workers": 0}
     settings |= {"train.steps": 2, "batch.examples": 8, "eval.bootstrap": 0, "log.tensorboard": False}
+    if recipe == "vit":
+        settings["adapter.method"] = "lora"
     if recipe == "food101":
         features = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(COLOURS))}
         rows = [
@@ -267,6 +270,8 @@ def test_recipes_for_checkpoints_of_the_hub_train_on_data_of_their_shape(
         settings["data.train"] = str(folder)
     run = jaxft.train(f"images:{recipe}", tmp_path / "run", **settings)
     assert run.summary["steps"] == 2 and run.summary["dev"]["loss"] > 0
+    if recipe == "vit":  # PEFT has the logits of the run
+        export_run(run.folder, tmp_path / "adapter", format="peft", verify=True)
     if recipe == "resnet50":
         export_run(run.folder, tmp_path / "model")
         before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("tiny", "model"))
