@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from jaxft.adapters.peft.config import WITH_LOADER
 from jaxft.adapters.plan import is_adapter, merge_parameters
 from jaxft.cli import use
 from jaxft.errors import Preempted, UserError
@@ -20,7 +21,7 @@ from jaxft.training.prepare import prepare_network
 from jaxft.training.run_folder.best import load_best
 from jaxft.training.run_folder.frozen_base import open_base_model
 from jaxft.training.run_folder.workdir import open_run
-from jaxft.training.settings import load_settings
+from jaxft.training.settings import load_settings, settings_from_config
 from tests.end_to_end.test_train_settings import weights
 
 # All that touches the state or the masks of adapters: accumulation is on too.
@@ -228,11 +229,18 @@ def test_wrong_modules_are_named_before_the_data_is_encoded(tiny_flags, monkeypa
         prepare.prepare_data(config, make_mesh(config), print)
 
 
-# Ranks that go, and methods that PEFT does not have.
+def test_adapters_that_decoders_do_not_know_write_no_texts(tiny_gpt2):
+    values = {"task": "causal_lm", "model.checkpoint": str(tiny_gpt2), "adapter.method": "bottleneck"}
+    with pytest.raises(UserError, match="'bottleneck': text is generated .*; expected one of lora, adalora"):
+        prepare.check_adapters(settings_from_config(values))
+
+
+# Ranks that go, factors, and methods that PEFT does not have.
 MORE_METHODS = {
     "adalora": {"init_r": 4, "target_r": 1, "tinit": "1 step", "tfinal": 0.25, "bias": "lora_only"},
     "bottleneck": {"r": 4, "placement": "pfeiffer"},
     "bitfit": {},
+    "ia3": {},
 }
 
 
@@ -256,9 +264,9 @@ def test_other_methods_are_resumed_to_the_bit_and_exported(method, tiny_flags, t
         np.testing.assert_array_equal(value, cut[name], err_msg=name)
     folder = tmp_path / "adapter"
     export_run(tmp_path / "whole", folder, format="peft", verify=True)
-    assert (folder / "adapter_loader.py").is_file() == (method != "adalora")
+    assert (folder / "adapter_loader.py").is_file() == (method in WITH_LOADER)
     card = (folder / "README.md").read_text()
-    assert ("add_adapter(base, folder)" in card) == (method != "adalora")
+    assert ("add_adapter(base, folder)" in card) == (method in WITH_LOADER)
 
     model = open_model(open_run(tmp_path / "whole"), print)
     config = load_settings(tiny_flags[1], [*tiny_flags[2:], f"--config.adapter.init_from={folder}"])
