@@ -50,8 +50,8 @@ class Method(NamedTuple):
 METHODS = {
     "full": Method({}),
     "lora": Method(LORA, 1e-3, (8, 8)),
-    "ia3": Method({"adapter.method": "ia3"}, 1e-2, (12, 12)),
-    "prefix": Method({"adapter.method": "prefix"}, 1e-2, (12, 12)),
+    "ia3": Method({"adapter.method": "ia3"}, 1e-2, (8, 8)),
+    "prefix": Method({"adapter.method": "prefix"}, 1e-2, (8, 8)),
     "rslora": Method(LORA | {"adapter.use_rslora": True}, 5e-4, (8, 8)),
     "dora": Method(LORA | {"adapter.use_dora": True}, 1e-3, (8, 8)),
     "pissa": Method(LORA | {"adapter.init_lora_weights": "pissa"}, 5e-4, (8, 8)),
@@ -60,9 +60,9 @@ METHODS = {
     "adalora": Method(
         LORA | {"adapter.method": "adalora", "adapter.tinit": 0.1, "adapter.tfinal": 0.5}, 3e-3, (8, 8)
     ),
-    "prompt": Method({"adapter.method": "prompt"}, 3e-2, (12, 12)),
+    "prompt": Method({"adapter.method": "prompt"}, 3e-2, (8, 8)),
     "bottleneck": Method({"adapter.method": "bottleneck", "adapter.r": 32}, 1e-3, (8, 8)),
-    "bitfit": Method({"adapter.method": "bitfit"}, 3e-3, (12, 12)),
+    "bitfit": Method({"adapter.method": "bitfit"}, 3e-3, (8, 8)),
 }
 
 

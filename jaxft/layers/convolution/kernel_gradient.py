@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from jaxft.layers.convolution.groups import multiply_pixels, split_rows
+
 # The largest number of places of the output in a group of images, so that a group stays in a core's cache: images of
 # 56 x 56 places are read one by one, those of 14 x 14 in groups of up to ten. Without groups the gradients of all
 # kernels of ResNet-18 take 1.7 times as long.
@@ -25,22 +27,18 @@ def differentiate_kernel(x: jax.Array, gradient: jax.Array, size: int, stride: i
     Returns:
       `[size, size, in, out]` in x's dtype, summed in float32, or in float64 if x is.
     """
-    rows, height, width, out_channels = gradient.shape
+    _, height, width, out_channels = gradient.shape
     before, after = size // 2, size // 2 + stride  # `after` lets all shifted slices have the same shape
     padded = jnp.pad(x, [(0, 0), (before, after), (before, after), (0, 0)])
-    group = _largest_divisor(rows, GROUP_PLACES // (height * width))
+    groups = [split_rows(array, GROUP_PLACES // (height * width)) for array in (padded, gradient)]
     sum_dtype = jnp.promote_types(x.dtype, jnp.float32)
 
     def add_group(number: jax.Array, total: jax.Array) -> jax.Array:
-        inputs, gradients = (
-            jax.lax.dynamic_slice_in_dim(array, number * group, group) for array in (padded, gradient)
-        )
+        inputs, gradients = (array[number] for array in groups)
         products = [
-            jnp.tensordot(
+            multiply_pixels(
                 inputs[:, top : top + height * stride : stride, left : left + width * stride : stride],
                 gradients,
-                axes=((0, 1, 2), (0, 1, 2)),
-                preferred_element_type=sum_dtype,
             )
             for top in range(size)
             for left in range(size)
@@ -48,10 +46,5 @@ def differentiate_kernel(x: jax.Array, gradient: jax.Array, size: int, stride: i
         return total + jnp.stack(products)
 
     total = jnp.zeros((size * size, x.shape[-1], out_channels), sum_dtype)
-    total = jax.lax.fori_loop(0, rows // group, add_group, total)
+    total = jax.lax.fori_loop(0, len(groups[0]), add_group, total)
     return total.reshape(size, size, *total.shape[1:]).astype(x.dtype)
-
-
-def _largest_divisor(number: int, limit: int) -> int:
-    """Returns the largest divisor of `number` up to `limit`, or 1."""
-    return next((divisor for divisor in range(min(number, limit), 1, -1) if number % divisor == 0), 1)
