@@ -152,7 +152,8 @@ def estimate_step(
     }
     began = time.perf_counter()
     try:
-        compiled = trainer.lower(Shape(rows, length)).compile()
+        shape = Shape(rows, length)
+        compiled = trainer.lower(shape).compile(trainer.find_options(shape))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error) and "out of memory" not in str(error):
             raise

@@ -23,7 +23,7 @@ from jaxft.training.network import Network, make_abstract_batch
 from jaxft.training.optimizer.chain import averaged_parameters, make_optimizer
 from jaxft.training.optimizer.parameter_rules import split_frozen
 from jaxft.training.optimizer.schedules import Hyperparameters, make_hyperparameters
-from jaxft.training.programs import compile_once
+from jaxft.training.programs import compile_once, find_options
 from jaxft.training.run_folder.tree_digest import digest_tree
 from jaxft.training.train_state import SavedState, StateForm, TrainState, choose_form, to_kept, to_saved
 
@@ -40,7 +40,7 @@ class Trainer:
       saved: the state in checkpoints, where each parameter's layers are one array. With adapters it lacks the base.
       init_optimizer: returns the optimizer's first state for the trainable parameters and the first `model_state`.
       train_step: the jitted step, (state, batch, hyperparameters) -> (state, metrics). The state is donated.
-      compiler_options: the compiler's options of `train_step`, if there are any.
+      is_deterministic: whether the step shall give the same bits in each run on a GPU too.
     """
 
     net: Network
@@ -50,7 +50,7 @@ class Trainer:
     saved: SavedState
     init_optimizer: Callable[[dict[str, Any], dict[str, Any]], Any]
     train_step: Any
-    compiler_options: dict[str, Any] | None
+    is_deterministic: bool
 
     @property
     def _replicated(self) -> NamedSharding:
@@ -69,7 +69,12 @@ class Trainer:
 
     def compile(self, shape: Shape) -> Any:
         """Compiles `train_step` for batches of `shape`, once in a process."""
-        return compile_once(self.lower(shape), self.net.mesh, self.compiler_options)
+        return compile_once(self.lower(shape), self.net.mesh, self.find_options(shape))
+
+    def find_options(self, shape: Shape) -> dict[str, Any]:
+        """Returns the compiler's options of `train_step` for batches of `shape`."""
+        batch = make_abstract_batch(self.net, shape)
+        return find_options(batch, self.net.mesh, is_deterministic=self.is_deterministic)
 
     def place_hyperparameters(self) -> Hyperparameters:
         """Returns the hyperparameters as arrays on the devices, in the form that `train_step` takes."""
@@ -172,18 +177,15 @@ def make_trainer(
         penalize=None if net.adapters is None else net.adapters.penalize,
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    on_gpu = net.mesh.devices.flat[0].platform == "gpu"
-    # By default XLA:GPU sums the gradients of embeddings by atomic additions, and chooses kernels by timing them.
-    compiler_options = {"xla_gpu_deterministic_ops": True} if on_gpu and config.train.deterministic else None
     train_step = jax.jit(
         function,
         donate_argnums=0,
         out_shardings=(shardings, replicated),
         static_argnames="graphdef",
-        compiler_options=compiler_options,
         keep_unused=True,
     )
-    return Trainer(net, hyperparameters, form, abstract, saved, init_optimizer, train_step, compiler_options)
+    deterministic = config.train.deterministic
+    return Trainer(net, hyperparameters, form, abstract, saved, init_optimizer, train_step, deterministic)
 
 
 def check_memory(trainer: Trainer) -> None:
@@ -212,7 +214,8 @@ def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
     def compile_for(shape: Shape) -> Any:
         function = functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef_for(shape))
         jitted = jax.jit(function, out_shardings=replicated, keep_unused=True)
-        return compile_once(jitted.lower(net.abstract, make_abstract_batch(net, shape)), net.mesh)
+        batch = make_abstract_batch(net, shape)
+        return compile_once(jitted.lower(net.abstract, batch), net.mesh, find_options(batch, net.mesh))
 
     return {shape: compile_for(shape) for shape in shapes}
 

@@ -54,6 +54,16 @@ def test_what_changes_the_program_compiles_another():
         assert other.compile(SHAPE) is not compiled
 
 
+def test_large_batches_do_without_ynnpack_on_cpu():
+    if not programs._has_ynnpack():
+        pytest.skip("this version of XLA has no YNNPACK")
+    trainer = make_trainer(network(), config_with(**SMOOTH), total=10, warmup=0)
+    small, large = Shape(2, LENGTH), Shape(programs.LARGE_BATCH // LENGTH, LENGTH)
+    for shape, fuses in ((small, True), (large, False)):
+        for compiled in (trainer.compile(shape), compile_eval(trainer.net, [shape])[shape]):
+            assert ("ynn_fusion" in compiled.as_text()) == fuses
+
+
 def test_few_programs_are_kept(monkeypatch):
     monkeypatch.setattr(programs, "_programs", {})
     monkeypatch.setattr(programs, "KEPT", 2)

@@ -9,9 +9,9 @@ is added here has the same size in all, so rounding errors are those of other or
 Its gradients follow from the same formula: that of the input is a convolution, and that of the kernel is
 `G^T [(A dy A^T) * (B^T d B)] G`, summed over tiles.
 
-Time of XLA's convolution, and its products over shifted images for the kernel, beside this (two cores of an AMD EPYC,
-32 images, float32): 56 x 56 x 64 places 176, 169 and 226 ms for output, input's and kernel's gradient, here 75, 75 and
-92; 28 x 28 x 128 68, 66 and 155, here 60, 60 and 65; 14 x 14 x 256 58, 69 and 101, here 55, 55 and 50.
+For 32 images of 56 x 56 x 64 places it takes half of the time of XLA's convolutions, for 28 x 28 x 128 and
+14 x 14 x 256 about a fifth less, and for the kernel's gradient half (two cores of an AMD EPYC, float32;
+benchmarks/images.py measures the entire step).
 """
 
 from collections.abc import Callable, Sequence
