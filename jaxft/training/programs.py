@@ -32,12 +32,12 @@ def compile_once(lowered: jax.stages.Lowered, mesh: Mesh, options: dict[str, Any
     """
     program = lowered.as_text()
     if "callback" in program:  # of which the text does not tell one from another
-        return lowered.compile(options)
+        return lowered.compile(compiler_options=options)
     text = hashlib.sha256(program.encode()).digest()
     devices = tuple(mesh.devices.flat)
     key = (text, lowered.in_tree, lowered.out_tree, devices, tuple(sorted((options or {}).items())))
     if key not in _programs:
-        _programs[key] = lowered.compile(options)
+        _programs[key] = lowered.compile(compiler_options=options)
         if len(_programs) > KEPT:
             del _programs[next(iter(_programs))]
     return _programs[key]

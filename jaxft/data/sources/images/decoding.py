@@ -112,9 +112,8 @@ def _report_damage(place: str) -> Iterator[None]:
         yield
     except BrokenImage:
         raise
-    except (
-        Image.DecompressionBombError
-    ) as error:  # Pillow's own limit, in formats that apply it before `max_pixels`
+    except Image.DecompressionBombError as error:
+        # Some formats apply Pillow's own limit before `max_pixels` is.
         raise BrokenImage(f"{place}: the image is too large ({first_line(error)}); scale it down") from None
     except Exception as error:  # the errors of Pillow's formats have no common class
         raise BrokenImage(
