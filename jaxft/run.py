@@ -311,13 +311,14 @@ class Run:
         return _make_predictor(self.workdir, {}, None, "")
 
     def predict(self, data: "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] | Records") -> Any:
-        """Tags or classifies texts, or answers questions, as `jaxft predict` does.
+        """Tags or classifies texts, classifies images, or answers questions, as `jaxft predict` does.
 
         The first call opens the weights and compiles; later ones take milliseconds for a short text.
 
         Args:
           data: a text or a record; or a list of them, a pandas DataFrame or a `datasets.Dataset`. Records have the keys
-            that the run was trained on; labels are not read.
+            that the run was trained on; labels are not read. An image is a path, bytes of a file, pixels (uint8
+            `[H, W]` or `[H, W, 3]`) or an image of Pillow.
 
         Returns:
           The record with its answer added, as `jaxft predict` writes it; a list of them for several.
@@ -531,19 +532,18 @@ def _make_predictor(run: Path | None, adapters: Mapping[str, str], model: str | 
 
 
 def _answer(get_predictor: Callable[[], Any], data: Any, flags: str) -> Any:
-    """Returns the answer to a text or record, or a list of answers. `flags` name the model for `jaxft predict`."""
-    from jaxft.inference.record_predictor import is_content
-
+    """Returns the answer to a text, image or record, or a list of them. `flags` name the model for `jaxft predict`."""
     with errors_name_addresses():
+        predictor = get_predictor()
+        if isinstance(data, Mapping) or predictor.is_content(data):
+            [answer] = predictor.predict([data])
+            return answer
         if isinstance(data, os.PathLike):
             raise UserError(
                 f"predict takes texts and records, found the path {data}; answer a file with "
                 f"jaxft predict {flags} --input {data}"
             )
-        if isinstance(data, Mapping) or is_content(data):
-            [answer] = get_predictor().predict([data])
-            return answer
-        return list(get_predictor().predict(data))
+        return list(predictor.predict(data))
 
 
 def _parse_line(line: str) -> dict[str, Any] | None:

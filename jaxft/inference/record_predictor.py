@@ -1,5 +1,6 @@
 """Answers records with a model that stays in memory, for programs; `predict.py` answers files and pipes."""
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -12,11 +13,6 @@ from jaxft.inference.input_records import Input, Item
 from jaxft.inference.output_formats import choose_names
 from jaxft.inference.predict import CHUNK_BATCHES, predict_stream
 from jaxft.tasks.lines import complete_lists
-
-
-def is_content(value: object) -> bool:
-    """Returns whether a value is a text, the path of an image, its pixels or an image of Pillow, and no record."""
-    return isinstance(value, str) or hasattr(value, "__array_interface__")
 
 
 class RecordPredictor:
@@ -33,11 +29,17 @@ class RecordPredictor:
         self._data, self._outputs = answering.make_data(config), self._model.make_predictor()
         self._max_words = CHUNK_BATCHES * self._model.rows * config.data.max_length
 
+    def is_content(self, value: object) -> bool:
+        """Returns whether a value is no record but a text, or an image: its path, its bytes, its pixels or of Pillow."""
+        if isinstance(value, os.PathLike):
+            return "files" in self._answers.formats
+        return isinstance(value, str | bytes) or hasattr(value, "__array_interface__")
+
     def predict(self, data: Any) -> Iterator[dict[str, Any]]:
         """Yields each record with its answer added, under the keys of `jaxft predict`.
 
         Args:
-          data: a list of texts or records, a pandas DataFrame or a `datasets.Dataset`. Records have the keys that the
+          data: a list of texts, images or records, a pandas DataFrame or a `datasets.Dataset`. Records have the keys that the
             run was trained on; labels are not read.
 
         Raises:
@@ -46,7 +48,7 @@ class RecordPredictor:
         if isinstance(data, Sequence):
             if not data:
                 return
-            data = [{self._answers.text_key: item} if is_content(item) else item for item in data]
+            data = [{self._answers.text_key: item} if self.is_content(item) else item for item in data]
         kept = InMemoryRecords("input", data)
         kind, log = self._answers.kind, self._log
         [source] = formats.resolve_source(kept.address, kind, formats.UNSET, log)

@@ -162,12 +162,13 @@ def test_files_folders_and_records_are_answered(run, folder, tmp_path):
         predict("https://example.org/cat.jpg")
 
 
-def test_a_program_asks_with_paths_arrays_and_images_of_pillow(run, folder):
+def test_a_program_asks_with_paths_bytes_arrays_and_images_of_pillow(run, folder):
     path = folder / "dev/red/0.png"
     image = Image.open(path)
     answer = run.predict(str(path))
     assert answer["image"] == str(path)
-    others = [run.predict(np.asarray(image)), run.predict(image), *run.predict([{"image": image}, str(path)])]
+    others = [run.predict(np.asarray(image)), run.predict(image), run.predict(path), run.predict(path.read_bytes())]
+    others += run.predict([{"image": image}, str(path), path, path.read_bytes()])
     for other in others:
         assert other["predicted_label"] == answer["predicted_label"]
         assert other["score"] == pytest.approx(answer["score"], abs=1e-5)
