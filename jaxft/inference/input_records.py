@@ -15,7 +15,7 @@ from jaxft.data.sources.formats import ExampleKind, FileFormat, ResolvedSource
 from jaxft.data.sources.questions import read_squad_records
 from jaxft.data.sources.records import json_lines, tables
 from jaxft.data.sources.records.reader import read_records
-from jaxft.data.sources.records.record_values import Record, json_type_name
+from jaxft.data.sources.records.record_values import Record, describe_type
 from jaxft.errors import UserError
 
 BLOCK_BYTES = 1 << 16  # the most bytes of a read
@@ -262,7 +262,7 @@ class Input:
             if isinstance(value, UserError):
                 value = UserError(name_flags(str(value)))
             elif not isinstance(value, dict):
-                value = UserError(f"{where}: a JSON {json_type_name(value)} where an object was expected")
+                value = UserError(f"{where}: {describe_type(value)} where an object was expected")
             yield Item(where, origin, value)
 
 

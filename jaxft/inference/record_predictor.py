@@ -30,7 +30,7 @@ class RecordPredictor:
         self._max_words = CHUNK_BATCHES * self._model.rows * config.data.max_length
 
     def is_content(self, value: object) -> bool:
-        """Returns whether a value is no record but a text, or an image: its path, its bytes, its pixels or of Pillow."""
+        """Returns whether a value is a text, or an image (its path, bytes, pixels, one of Pillow), and no record."""
         if isinstance(value, os.PathLike):
             return "files" in self._answers.formats
         return isinstance(value, str | bytes) or hasattr(value, "__array_interface__")
@@ -39,8 +39,8 @@ class RecordPredictor:
         """Yields each record with its answer added, under the keys of `jaxft predict`.
 
         Args:
-          data: a list of texts, images or records, a pandas DataFrame or a `datasets.Dataset`. Records have the keys that the
-            run was trained on; labels are not read.
+          data: a list of texts, images or records, a pandas DataFrame or a `datasets.Dataset`. Records have the keys
+            that the run was trained on; labels are not read.
 
         Raises:
           UserError: a record lacks a text, or an answer would overwrite a value of it.

@@ -167,7 +167,12 @@ def test_a_program_asks_with_paths_bytes_arrays_and_images_of_pillow(run, folder
     image = Image.open(path)
     answer = run.predict(str(path))
     assert answer["image"] == str(path)
-    others = [run.predict(np.asarray(image)), run.predict(image), run.predict(path), run.predict(path.read_bytes())]
+    others = [
+        run.predict(np.asarray(image)),
+        run.predict(image),
+        run.predict(path),
+        run.predict(path.read_bytes()),
+    ]
     others += run.predict([{"image": image}, str(path), path, path.read_bytes()])
     for other in others:
         assert other["predicted_label"] == answer["predicted_label"]

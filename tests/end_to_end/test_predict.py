@@ -294,7 +294,7 @@ def test_output_flows_while_input_still_comes(finished_run, environment):
         ("bad.conll", b"Peter\tO\n\nleft\tO\nOslo\n", r"bad.conll, line 4: 1 column", 1),
         ("bad.jsonl", b'{"text": "Peter"}\n{"text": 5}\n', r"bad.jsonl, line 2, key 'text': a number", 1),
         ("bad.jsonl", b'{"text": "Peter"}\n{"tex\n', r"bad.jsonl, line 2, column 6: not valid JSON", 1),
-        ("bad.jsonl", b'{"text": "Peter"}\n\n[1]\n', r"bad.jsonl, line 3: a JSON list where an object", 1),
+        ("bad.jsonl", b'{"text": "Peter"}\n\n[1]\n', r"bad.jsonl, line 3: a list where an object", 1),
         ("bad.txt", b"Peter\nOslo\nK\xf6ln\n", r"bad.txt, line 3, byte 2 of the line: 0xf6 is not UTF-8", 2),
         ("bad.txt", b"K\xf6ln\nPeter\n", r"bad.txt, line 1, byte 2 .* --encoding", 0),
         ("empty.txt", b"", r"empty.txt: empty", 0),

@@ -79,7 +79,7 @@ def test_files_do_not_pause(tmp_path):
     assert (first.value, last.value) == ({"text": "a"}, {"text": "b"})
     assert last.where.endswith("in.jsonl, line 6") and last.origin.endswith("in.jsonl:6")
     assert isinstance(broken.value, UserError) and "line 4, column 5" in str(broken.value)
-    assert isinstance(other.value, UserError) and "line 5: a JSON list where" in str(other.value)
+    assert isinstance(other.value, UserError) and "line 5: a list where" in str(other.value)
 
 
 def test_the_format_is_that_of_training_and_named_with_flags(tmp_path):

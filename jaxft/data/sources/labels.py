@@ -101,7 +101,7 @@ def parse_label(record: Mapping[str, Any], key: str, where: str, rules: LabelRul
         return _parse_name(items[0], place, rules)  # as annotation tools write it
     if items is None:
         raise UserError(
-            f"{place}: a {record_values.json_type_name(value)} where a list of labels, or a string of them with "
+            f"{place}: {record_values.describe_type(value)} where a list of labels, or a string of them with "
             f"{rules.separator!r} between, was expected"
         )
     return tuple(dict.fromkeys(_parse_name(item, place, rules) for item in items))
@@ -174,7 +174,7 @@ def _parse_name(value: Any, place: str, rules: LabelRules) -> str:
             if isinstance(value, list)
             else ""
         )
-        raise UserError(f"{place}: a {record_values.json_type_name(value)} where a label was expected{hint}")
+        raise UserError(f"{place}: {record_values.describe_type(value)} where a label was expected{hint}")
     if not text:
         raise UserError(f"{place}: an empty label; name it, or leave the record out")
     record_values.check_name(text, place)
@@ -292,7 +292,7 @@ def _parse_number(value: Any, place: str) -> float:
     except (ValueError, OverflowError):
         number = None
     if number is None or not math.isfinite(number):
-        shown = repr(value) if isinstance(value, str | float) else f"a {record_values.json_type_name(value)}"
+        shown = repr(value) if isinstance(value, str | float) else record_values.describe_type(value)
         raise UserError(
             f"{place}: {shown} is not a finite number; config.model.problem_type={NUMBER!r} learns "
             "numbers, for names choose another"

@@ -134,7 +134,7 @@ def parse_question(
         identifier = origin
     elif isinstance(identifier, bool) or not isinstance(identifier, str | int):
         raise UserError(
-            f"{where}, key {keys['id']!r}: a {record_values.json_type_name(identifier)} where a string was expected"
+            f"{where}, key {keys['id']!r}: {record_values.describe_type(identifier)} where a string was expected"
         )
     answers = _parse_answers(where, record, keys["answers"], texts["context"]) if answered else None
     record_values.check_string(str(identifier), where, keys["id"])
@@ -162,7 +162,7 @@ def _parse_answers(where: str, record: JsonObject, key: str, context: str) -> tu
         value = [{"text": text, "answer_start": start} for text, start in zip(texts, starts, strict=True)]
     if not isinstance(value, list):
         raise UserError(
-            f"{place}: a {record_values.json_type_name(value)} where a list of answers was expected; {hint}"
+            f"{place}: {record_values.describe_type(value)} where a list of answers was expected; {hint}"
         )
     if is_impossible is True and all(isinstance(item, dict) and item.get("text") == "" for item in value):
         value = []  # an empty answer, as simpletransformers writes none
@@ -179,7 +179,7 @@ def _parse_answer(place: str, item: Any, context: str) -> Answer:
     """Parses an answer. Raises `UserError` if the context does not contain it at its start."""
     if not isinstance(item, dict):
         raise UserError(
-            f"{place}: a {record_values.json_type_name(item)} where an object with text and answer_start was expected"
+            f"{place}: {record_values.describe_type(item)} where an object with text and answer_start was expected"
         )
     hint = "an answer has text, and answer_start, which counts the context's characters from 0"
     text = record_values.require_value(item, "text", place, hint)
@@ -188,7 +188,7 @@ def _parse_answer(place: str, item: Any, context: str) -> Answer:
     if not text.strip():
         raise UserError(f'{place}: an empty text; a question without an answer has "answers": []')
     if isinstance(start, bool) or not isinstance(start, int):
-        raise UserError(f"{place}: answer_start is a {record_values.json_type_name(start)}; {hint}")
+        raise UserError(f"{place}: answer_start is {record_values.describe_type(start)}; {hint}")
     if start < 0 or context[start : start + len(text)] != text:
         actual_text = context[start : start + len(text)] if start >= 0 else ""
         first_start = context.find(text)

@@ -7,7 +7,7 @@ from typing import Any
 from jaxft.adapters.peft.config import TASK_TYPES
 from jaxft.config.sections import RUN
 from jaxft.data.sources.labels import NUMBER
-from jaxft.data.sources.records.record_values import json_type_name
+from jaxft.data.sources.records.record_values import describe_type
 from jaxft.errors import UserError, list_names
 from jaxft.hub.adapter_files import CONFIG, MODEL_CONFIG, SETTINGS, AdapterFiles
 from jaxft.hub.addresses import resolve_address
@@ -137,7 +137,7 @@ def _read_labels(fields: Mapping[str, Any], count: int, folder: Path, log: Log) 
         )
         return [f"LABEL_{number}" for number in range(count)]
     if not isinstance(names, Mapping) or names.keys() != {str(number) for number in range(len(names))}:
-        content = f"the keys {list_names([*names])}" if isinstance(names, Mapping) else json_type_name(names)
+        content = f"the keys {list_names([*names])}" if isinstance(names, Mapping) else describe_type(names)
         raise UserError(
             f"{folder / MODEL_CONFIG}, id2label: found {content}; expected the label of each output, "
             '{"0": NAME, "1": NAME, ...}'

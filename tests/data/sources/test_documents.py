@@ -132,7 +132,7 @@ def test_documents_mapped_from_a_file_equal_those_written(monkeypatch):
         ("a.txt", "x", {"format": FileFormat("conll")}, "format='conll' is not for documents; expected auto, text"),
         ("a.txt", "x", {"columns": {"tokens": "t"}}, r"config.data.columns: \['tokens'\] unknown for text"),
         ("a.jsonl", '{"a": "x"}', {}, r"a.jsonl, line 1: no key 'text' in \['a'\]; name the key"),
-        ("a.jsonl", '{"text": null}', {}, "line 1, key 'text': a null where a string was expected; leave out"),
+        ("a.jsonl", '{"text": null}', {}, "line 1, key 'text': null where a string was expected; leave out"),
         ("a.jsonl", '{"a": "x"}', {"template": "{a}"}, "template='{a}': expected at least two names in braces"),
         ("a.jsonl", '{"a": "x"}', {"template": "{a} {b}"}, r"line 1: no key 'b' in \['a'\]; config.data.templ"),
         ("a.jsonl", '{"a": ["x"], "b": "y"}', {"template": "{a} {b}"}, "key 'a': a list where a string"),

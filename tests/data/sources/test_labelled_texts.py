@@ -74,7 +74,7 @@ def test_every_format_gives_the_same_examples(tmp_path, monkeypatch):
          r"x.csv, line 2: no key 'label' in \['stars', 'text'\]; .* config.data.label=stars "),
         ("x.csv", "text,label\na,1\n", PAIRS, "no keys 'first' and 'second' and 'gold' in .* config.data.text and "),
         ("x.csv", "text,label\na,1\n", TextColumns(pair="b"), "no key 'b' .* config.data.text_pair "),
-        ("x.jsonl", [{"text": None, "label": "a"}], TextColumns(), "line 1, key 'text': a null where a string"),
+        ("x.jsonl", [{"text": None, "label": "a"}], TextColumns(), "line 1, key 'text': null where a string"),
         ("x.csv", "text,label\na,b,1\n", TextColumns(), "3 fields where the header has 2; put a value that holds"),
         ("x.tsv", "text\tlabel\na\n", TextColumns(), "1 fields where the header has 2; single .* divide values"),
         ("x.csv", "text,label\n", TextColumns(), "x.csv: empty, it holds no text"),

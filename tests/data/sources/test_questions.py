@@ -179,13 +179,13 @@ PLACE = r"train\.json, data\[0\]\.paragraphs\[0\]"
         ),
         (
             "[1]",
-            r"train\.json, data\[0\]: a JSON number where an object was expected; SQuAD's JSON is data > par",
+            r"train\.json, data\[0\]: a number where an object was expected; SQuAD's JSON is data > par",
         ),
         (
             {"version": "1", "dataset": []},
             r"train\.json: no key 'data' in \['dataset', 'version'\]",
         ),
-        ({"data": {}}, r"train\.json, key 'data': a JSON object where a list was expected"),
+        ({"data": {}}, r"train\.json, key 'data': an object where a list was expected"),
         ({"data": []}, r"train\.json: empty, it holds no question; name a source that has some"),
         ({"data": [{"title": "x"}]}, r"train\.json, data\[0\]: no key 'paragraphs' in \['title'\]"),
         (document({"id": "a"}), PLACE + r"\.qas\[0\]: no key 'question' in \['context', 'id'\]"),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jaxft.data.sources.annotation_tools.base import AnnotationTool, Item, Reading
-from jaxft.data.sources.records.record_values import JsonObject, Record, json_type_name, require_value
+from jaxft.data.sources.records.record_values import JsonObject, Record, describe_type, require_value
 from jaxft.errors import UserError
 
 LAYOUT = "SQuAD's JSON is data > paragraphs (context, qas) > qas (id, question, answers)"
@@ -46,7 +46,7 @@ def list_questions(where: str, origin: str, value: Any) -> Iterator[Record]:
 def require_object(value: Any, where: str) -> JsonObject:
     """Returns a JSON object. Raises `UserError` for another value."""
     if not isinstance(value, dict):
-        raise UserError(f"{where}: a JSON {json_type_name(value)} where an object was expected; {LAYOUT}")
+        raise UserError(f"{where}: {describe_type(value)} where an object was expected; {LAYOUT}")
     return value
 
 
@@ -54,9 +54,7 @@ def list_items(record: JsonObject, key: str, where: str) -> Iterator[tuple[Any, 
     """Returns the items of the list under `key`, each with its path from the record, such as ".qas[3]"."""
     value = require_value(record, key, where, LAYOUT)
     if not isinstance(value, list):
-        raise UserError(
-            f"{where}, key {key!r}: a JSON {json_type_name(value)} where a list was expected; {LAYOUT}"
-        )
+        raise UserError(f"{where}, key {key!r}: {describe_type(value)} where a list was expected; {LAYOUT}")
     return ((item, f".{key}[{index}]") for index, item in enumerate(value))
 
 

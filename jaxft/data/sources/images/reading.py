@@ -202,7 +202,7 @@ def _parse_content(value: Any, place: str, folder: str) -> ImageContent:
     if isinstance(value, bytes | np.ndarray):
         return value
     if not isinstance(value, str) or not value.strip():
-        shown = "an empty string" if isinstance(value, str) else f"a {record_values.json_type_name(value)}"
+        shown = "an empty string" if isinstance(value, str) else record_values.describe_type(value)
         raise UserError(
             f"{place}: {shown} where an image was expected: a path, the bytes of a file, or a uint8 array"
         )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxft.data.sources.records.parquet import iterate_rows
-from jaxft.data.sources.records.record_values import Record, check_columns, json_type_name, parse_json
+from jaxft.data.sources.records.record_values import Record, check_columns, describe_type, parse_json
 from jaxft.errors import UserError, first_line
 
 PREFIX = "records:"
@@ -162,4 +162,4 @@ def _convert(value: Any) -> Any:
         return os.fspath(value)
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise TypeError(f"a value of type {json_type_name(value)}; expected text, numbers, lists and dicts")
+    raise TypeError(f"{describe_type(value)}; expected text, numbers, lists and dicts")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxft.data.sources import files
-from jaxft.data.sources.records.record_values import json_type_name, parse_json
+from jaxft.data.sources.records.record_values import describe_type, parse_json
 from jaxft.errors import UserError
 
 _EXPECTED = (
@@ -60,7 +60,7 @@ def list_items(document: Any, name: str) -> tuple[list[Any], str]:
     if isinstance(document, list):
         return document, ""
     if not isinstance(document, dict):
-        raise UserError(f"{name}: a JSON {json_type_name(document)}; {_EXPECTED}")
+        raise UserError(f"{name}: {describe_type(document)}; {_EXPECTED}")
     if document.keys() >= {
         "classes",
         "annotations",
@@ -122,7 +122,7 @@ def _orient(name: str) -> str:
 def _name_values(row: Any, columns: Sequence[Any], where: str) -> dict[str, Any]:
     """Returns the record of a row of values. Raises `UserError` if it has not a value for each column."""
     if not isinstance(row, list) or len(row) != len(columns):
-        actual = f"{len(row)} values" if isinstance(row, list) else f"a JSON {json_type_name(row)}"
+        actual = f"{len(row)} values" if isinstance(row, list) else describe_type(row)
         raise UserError(
             f"{where}: {actual} where a list of {len(columns)} values was expected, one for each column"
         )

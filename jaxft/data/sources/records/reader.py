@@ -8,7 +8,7 @@ from jaxft.data.sources.annotation_tools.base import Item, Reading
 from jaxft.data.sources.annotation_tools.tools import SAMPLED, convert_items
 from jaxft.data.sources.formats import ExampleKind, ResolvedSource
 from jaxft.data.sources.records import filters, hub, in_memory, json_documents, json_lines, parquet, tables
-from jaxft.data.sources.records.record_values import Record, json_type_name
+from jaxft.data.sources.records.record_values import Record, describe_type
 from jaxft.errors import UserError
 
 
@@ -79,7 +79,7 @@ def _make_objects(items: Iterator[Item], name: str, log: files.Log) -> Iterator[
             value = {str(index): cell for index, cell in enumerate(value)}
         if not isinstance(value, dict):
             raise UserError(
-                f"{where}: a JSON {json_type_name(value)} where an object was expected; write an object for each "
+                f"{where}: {describe_type(value)} where an object was expected; write an object for each "
                 "record"
             )
         yield where, origin, value

@@ -88,7 +88,7 @@ def check_string(value: Any, where: str, key: str, index: int | None = None) -> 
     place = f"{where}, key {key!r}" + ("" if index is None else f", item {index}")
     if not isinstance(value, str):
         hint = "; leave out what has none" if value is None else ""
-        raise UserError(f"{place}: a {json_type_name(value)} where a string was expected{hint}")
+        raise UserError(f"{place}: {describe_type(value)} where a string was expected{hint}")
     if not value.isascii():
         check_surrogates(value, place)
 
@@ -134,7 +134,15 @@ def check_columns(names: Sequence[str], where: str) -> None:
         )
 
 
-def json_type_name(value: Any) -> str:
-    """Returns the JSON name of a value's type, for messages."""
-    kinds = {type(None): "null", bool: "boolean", int: "number", float: "number", str: "string", list: "list"}
-    return kinds.get(type(value), "object" if isinstance(value, dict) else type(value).__name__)
+def describe_type(value: Any) -> str:
+    """Returns what a value is, in the terms of JSON, for messages: "null", "bytes", "an object", "a number"."""
+    kinds = {
+        type(None): "null",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        bytes: "bytes",
+        list: "a list",
+    }
+    return kinds.get(type(value), "an object" if isinstance(value, dict) else f"a {type(value).__name__}")

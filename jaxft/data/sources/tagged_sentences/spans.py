@@ -162,7 +162,7 @@ def _describe_missing(
 def _require_strings(value: Any, where: str, key: str) -> list[str]:
     if not isinstance(value, list):
         raise UserError(
-            f"{where}, key {key!r}: a {record_values.json_type_name(value)} where a list of strings was expected"
+            f"{where}, key {key!r}: {record_values.describe_type(value)} where a list of strings was expected"
         )
     for index, item in enumerate(value):
         record_values.check_string(item, where, key, index)
@@ -188,7 +188,7 @@ def _parse_tags(value: Any, where: str, key: str, tag_names: list[str] | None) -
 def _parse_spans(value: Any, where: str, key: str) -> list[WrittenSpan]:
     if not isinstance(value, list):
         raise UserError(
-            f"{where}, key {key!r}: a {record_values.json_type_name(value)} where a list of spans was expected"
+            f"{where}, key {key!r}: {record_values.describe_type(value)} where a list of spans was expected"
         )
     spans = []
     for index, item in enumerate(value):

@@ -86,8 +86,8 @@ def test_values_of_numpy_pandas_and_datasets_are_those_of_json():
     ("data", "message"),
     [
         (RECORDS[0], "train: data of type dict; expected a path or address, a list of records"),
-        ([{"text": {1}}], "train, record 1: not a record that JSON could hold: a value of type set"),
-        (["text"], "^train, record 1: a JSON string where an object was expected"),
+        ([{"text": {1}}], "train, record 1: not a record that JSON could hold: a set; expected text"),
+        (["text"], "^train, record 1: a string where an object was expected"),
         ([], r"records:train/\S+: empty, it holds no text"),
         ([{"text": "x"}], r"^train, record 1: no key 'label' in \['text'\]; name the one that is meant"),
         (pandas.DataFrame({"text": ["x"], "label": [None]}), "record 1, key 'label': null where a label was"),

@@ -147,8 +147,8 @@ def test_lists_of_values_have_a_key_each(tmp_path):
             {"text": {"0": "x"}, "label": {"1": "y"}},
             "1 values under 'label' and 1 under 'text', or of other rows",
         ),
-        ([1], "a.json, record 1: a JSON number where an object was expected"),
-        ("x", "a.json: a JSON string; expected an array of records"),
+        ([1], "a.json, record 1: a number where an object was expected"),
+        ("x", "a.json: a string; expected an array of records"),
     ],
 )
 def test_documents_without_records_are_named(tmp_path, document, message):

@@ -153,7 +153,7 @@ def test_stdin_is_streamed(monkeypatch):
         ("a.jsonl", '{"tokens": []}\n{"tokens": [}', r"a.jsonl, line 1: no tags in keys \['tokens'\]"),
         ("a.jsonl", '\n{"tokens": [}', r"a.jsonl, line 2, column 13: not valid JSON"),
         ("a.jsonl", "[{\n", r"line 2, column \d+: not valid JSON.*config.data.format=jsonl"),
-        ("a.jsonl", "[[1]]\n[[2]]", r"line 1: a JSON list where an object was expected"),
+        ("a.jsonl", "[[1]]\n[[2]]", r"line 1: a list where an object was expected"),
         ("a.jsonl", "[" * 100_000, r"a.jsonl: JSON that cannot be read"),
         ("a.jsonl", [{"words": ["a"]}], r"line 1: no tokens \(or text\) in keys \['words'\]"),
         ("a.jsonl", [{"text": "a"}], r"line 1: no spans in keys \['text'\]"),
