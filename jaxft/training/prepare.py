@@ -226,11 +226,13 @@ def prepare_run(
         duration_steps(durations[key], key, total=total, **scale)
         for key in ("optim.warmup", "optim.cooldown", "adapter.tinit", "adapter.tfinal")
     )
-    log(
-        f"a step: {size.rows:,} {'row' if size.rows == 1 else 'rows'} of {size.length}, "
-        f"{size.examples:,.1f} examples on average, {loader.padding_fraction:.1%} padding; {per_epoch:,} steps an "
-        f"epoch, {total:,} in all, {warmup:,} of them warmup"
+    rows = (
+        f"{size.rows:,} examples"
+        if config.rows_are_examples
+        else f"{size.rows:,} {'row' if size.rows == 1 else 'rows'} of {size.length}, {size.examples:,.1f} examples on "
+        f"average, {loader.padding_fraction:.1%} padding"
     )
+    log(f"a step: {rows}; {per_epoch:,} steps an epoch, {total:,} in all, {warmup:,} of them warmup")
     warnings = [
         warn_of_other_size(asked_config, size),
         warn_of_few_steps(asked_config, size, total=total, steps_per_epoch=per_epoch),

@@ -224,6 +224,7 @@ def test_several_labels_of_arrays_are_learned_by_a_vit_and_exported(tmp_path, ca
     values = settings_of("vit", **{"model.problem_type": "multi_label_classification", "train.epochs": 8})
     run = jaxft.train(values, tmp_path / "run", train=list(records(32)), dev=list(records(8)))
     assert run.labels == ["blue", "red"] and run.summary["dev"]["f1_micro"] > 0.6
+    assert "a step: 8 examples; 4 steps an epoch, 32 in all" in " ".join(capsys.readouterr().out.split())
     [answer] = run.predict(list(records(4)))[3:]
     assert set(answer["scores"]) == set(answer["predicted_labels"]) <= {"blue", "red"}
     export_run(run.folder, tmp_path / "model", verify=True)
