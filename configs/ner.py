@@ -3,7 +3,8 @@
 offline    MiniLM from a package on the generated corpus `demo:ner`; needs no hub. Synthetic: it shows
            that the trainer works, not how good a model is. Measured, seed 0: entity F1 93.7 on dev, 92.0
            on test.
-lora       offline with LoRA adapters in place of all weights. Not measured yet.
+lora       offline with LoRA adapters in place of all weights. Measured, seed 0: entity F1 92.2 on dev, 91.0 on test,
+           in as many epochs.
 conll2003  bert-base-cased on CoNLL-2003 from the hub. Not measured here (no hub); for bert-base-cased the BERT
            paper (Devlin et al. 2019, table 7) reports entity F1 92.4 on test, with document context, which
            the hub's data set does not contain.
