@@ -21,14 +21,15 @@ def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, 
     """Returns the values of a recipe, `below`, changed by those `above` it: of a file based on it, or the command line.
 
     The recipe's dev and test sets belong to its training data: with other training data they are left out, because its
-    scores on them would say nothing. The sizes of a new model are left out with another checkpoint. The recipe's
-    `batch.rows` is left out where `batch.examples` is set, and the other way round.
+    scores on them would say nothing. The sizes of a new model are left out with another checkpoint; the learning rate
+    stays, and is named, because larger models need smaller ones. The recipe's `batch.rows` is left out where
+    `batch.examples` is set, and the other way round.
 
     Args:
       below: the values of the recipe.
       above: the values that change them.
       where: the name of the recipe, for messages.
-      log: prints a line about data sets that are left out.
+      log: prints a line about data sets that are left out, and about a learning rate that stays.
     """
 
     def is_set(entries: Mapping[str, Entry], key: str) -> bool:
@@ -51,6 +52,11 @@ def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, 
     if is_set(above, "model.checkpoint") and is_set(below, "model.checkpoint"):
         if above["model.checkpoint"].value != below["model.checkpoint"].value:
             left_out.append("model.sizes")
+            if is_set(below, "optim.lr") and "optim.lr" not in above:
+                log(
+                    f"config.model.checkpoint={above['model.checkpoint'].value} is not the checkpoint of {where}, whose "
+                    f"config.optim.lr={below['optim.lr'].value} stays; name --config.optim.lr for another"
+                )
     for key, other in (("batch.rows", "batch.examples"), ("batch.examples", "batch.rows")):
         if is_set(above, key):
             left_out.append(other)

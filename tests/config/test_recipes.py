@@ -51,6 +51,15 @@ def test_own_training_data_is_never_measured_on_the_sets_of_a_recipe():
     assert twice == (demo, [])
 
 
+def test_a_learning_rate_that_stays_with_another_checkpoint_is_named():
+    [line] = load(NER, "model.checkpoint=google-bert/bert-base-cased")[1]
+    assert line == (
+        f"config.model.checkpoint=google-bert/bert-base-cased is not the checkpoint of recipe {NER}, whose "
+        "config.optim.lr=0.0001 stays; name --config.optim.lr for another"
+    )
+    assert load(NER, "model.checkpoint=google-bert/bert-base-cased", "optim.lr=3e-5")[1] == []
+
+
 def test_own_training_data_of_a_recipe_in_yaml_is_own_data_too(tmp_path):
     mine = tmp_path / "mine.yaml"
     mine.write_text(f"recipe: {NER}\ndata: {{train: mine.conll}}\n")
