@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxft.cli import startup
+from jaxft.cli.flags import FlagParser
 from jaxft.cli.streams import tell_terminal
 from jaxft.errors import EXIT_INTERRUPTED, UserError, printable
 from jaxft.io.stores import errors_name_addresses, fetch_source, refuse_address, with_addresses
@@ -35,9 +36,7 @@ FREE_FLAGS = (
 
 def _shared_facts(flags: argparse.Namespace) -> dict[str, Any]:
     """Returns the flags that must be the same in all processes, and the digest of the input."""
-    facts = {
-        f"--{name.replace('_', '-')}": value for name, value in vars(flags).items() if name not in FREE_FLAGS
-    }
+    facts = {f"--{name}": value for name, value in vars(flags).items() if name not in FREE_FLAGS}
     if (source := getattr(flags, "input", None)) and Path(source).is_file():
         with contextlib.suppress(OSError), open(source, "rb") as file:  # an error is reported when it is read
             facts["SHA-256 of --input"] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -81,7 +80,7 @@ def _reach_stores(flags: argparse.Namespace) -> None:
 
 
 @contextlib.contextmanager
-def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
+def command(parser: FlagParser, argv: list[str] | None) -> Iterator[argparse.Namespace]:
     """Parses the flags and runs the block as the body of a verb that uses a trained model.
 
     User errors, a closed stdout and Ctrl-C become exit codes.
@@ -106,7 +105,10 @@ def command(parser: argparse.ArgumentParser, argv: list[str] | None) -> Iterator
     try:
         with as_process(flags):
             if unknown:
-                raise UserError(f"{unknown[0]}: unknown flag; --help lists those there are")
+                near = "".join(f"did you mean {flag}? " for flag in parser.near_flags(unknown[0]))
+                raise UserError(
+                    f"{unknown[0]}: unknown flag; {near}{parser.prog} --help lists those there are"
+                )
             if processes.count() > 1:
                 if "-" in (getattr(flags, "data", None), getattr(flags, "input", None)):
                     raise UserError("stdin is one process's; give all processes a file that they share")

@@ -1,6 +1,9 @@
 """Defines the flags that several verbs share. Imports nothing slow, so that `--help` is quick."""
 
 import argparse
+import difflib
+import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +12,31 @@ from jaxft.config.recipe_catalog import recipe_paths
 from jaxft.data.sources import files
 
 
-def make_parser(verb: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
+class FlagParser(argparse.ArgumentParser):
+    """A parser that reads `--max-text` as `--max_text`."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Returns (flags, unknown arguments), as argparse does."""
+        arguments = sys.argv[1:] if args is None else args
+        return super().parse_known_args(
+            [self._with_underscores(argument) for argument in arguments], namespace
+        )
+
+    def _with_underscores(self, argument: str) -> str:
+        """Returns an argument, with underscores in place of hyphens if it then begins with a flag."""
+        flag, equals, value = argument.partition("=")
+        known = re.sub("(?<=[a-z])-", "_", flag)
+        return known + equals + value if known in self._option_string_actions else argument
+
+    def near_flags(self, argument: str) -> list[str]:
+        """Returns the flag that an unknown argument may mean, if there is one."""
+        flag = re.sub("(?<=[a-z])-", "_", argument.partition("=")[0])
+        return difflib.get_close_matches(flag, self._option_string_actions, n=1)
+
+
+def make_parser(verb: str, description: str, epilog: str = "") -> FlagParser:
     """Returns a parser for the flags of `verb`, whose help ends with an example and the text `epilog`."""
-    return argparse.ArgumentParser(
+    return FlagParser(
         prog=f"jaxft {verb}",
         description=description,
         epilog=f"example: {VERBS[verb].example}" + (f"\n{epilog}" if epilog else ""),

@@ -9,7 +9,7 @@ import dataclasses
 from pathlib import Path
 
 from jaxft.cli.command import command, log_to_stderr
-from jaxft.cli.flags import add_input_flags, add_process_flags, add_run_flag, make_parser
+from jaxft.cli.flags import FlagParser, add_input_flags, add_process_flags, add_run_flag, make_parser
 from jaxft.config.sections import Data
 from jaxft.config.settings import declarations
 from jaxft.data.encoding.documents import LAYOUTS
@@ -41,7 +41,7 @@ GENERATION_HELP = {
 }
 
 
-def evaluate_parser() -> argparse.ArgumentParser:
+def evaluate_parser() -> FlagParser:
     """Returns the parser of the flags of `evaluate`."""
     parser = make_parser(
         "evaluate", "Measures a run's best weights on data of the kind that it was trained on."
@@ -58,8 +58,8 @@ def evaluate_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--delimiter", help="between values of a table, such as ';' or tab; default the run's"
     )
-    parser.add_argument("--word-column", type=int, help="of CoNLL data, from 0; default the run's")
-    parser.add_argument("--tag-column", type=int, help="of CoNLL data, from 0; default the run's")
+    parser.add_argument("--word_column", type=int, help="of CoNLL data, from 0; default the run's")
+    parser.add_argument("--tag_column", type=int, help="of CoNLL data, from 0; default the run's")
     parser.add_argument("--layout", choices=LAYOUTS, help="of a language model's text; default the run's")
     parser.add_argument("--stride", type=int, help="tokens of context that windows share; default the run's")
     add_process_flags(parser)
@@ -80,7 +80,7 @@ def run_evaluate(flags: argparse.Namespace) -> dict[str, float]:
     return Run(flags.run).evaluate(flags.data, output=flags.output, **changes)
 
 
-def predict_parser() -> argparse.ArgumentParser:
+def predict_parser() -> FlagParser:
     """Returns the parser of the flags of `predict`."""
     parser = make_parser(
         "predict",
@@ -104,7 +104,7 @@ def predict_parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", default="-", help="file, - for stdin (default), or a folder of images")
     parser.add_argument("--output", default="-", help="file, or - for stdout (default)")
     add_input_flags(parser, [name for name in PREDICT_FORMATS if name != "hub"])
-    parser.add_argument("--word-column", type=int, help="of CoNLL input, from 0; default the run's")
+    parser.add_argument("--word_column", type=int, help="of CoNLL input, from 0; default the run's")
     add_process_flags(parser)
     return parser
 
@@ -128,7 +128,7 @@ def predict(argv: list[str] | None = None) -> None:
         )
 
 
-def generate_parser() -> argparse.ArgumentParser:
+def generate_parser() -> FlagParser:
     """Returns the parser of the flags of `generate`."""
     parser = make_parser("generate", "Continues text with a run's best weights, or with a checkpoint's.")
     model = parser.add_mutually_exclusive_group(required=True)
@@ -146,7 +146,7 @@ def generate_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--stop", action="append", default=[], help="text to stop before; may be repeated")
     for field in dataclasses.fields(GenerationOptions):
-        flag = "--" + field.name.replace("_", "-")
+        flag = f"--{field.name}"
         if field.type is bool:
             parser.add_argument(flag, action="store_true", help=GENERATION_HELP[field.name])
         else:
@@ -205,7 +205,7 @@ def _run_generate(flags: argparse.Namespace) -> None:
     )
 
 
-def export_parser() -> argparse.ArgumentParser:
+def export_parser() -> FlagParser:
     """Returns the parser of the flags of `export`."""
     parser = make_parser(
         "export", "Writes a run's best weights as a folder that transformers' AutoModel loads."

@@ -54,8 +54,8 @@ def overlay(below: Mapping[str, Entry], above: Mapping[str, Entry], where: str, 
             left_out.append("model.sizes")
             if is_set(below, "optim.lr") and "optim.lr" not in above:
                 log(
-                    f"config.model.checkpoint={above['model.checkpoint'].value} is not the checkpoint of {where}, whose "
-                    f"config.optim.lr={below['optim.lr'].value} stays; name --config.optim.lr for another"
+                    f"config.model.checkpoint={above['model.checkpoint'].value} is not the checkpoint of {where}, "
+                    f"whose config.optim.lr={below['optim.lr'].value} stays; name --config.optim.lr for another"
                 )
     for key, other in (("batch.rows", "batch.examples"), ("batch.examples", "batch.rows")):
         if is_set(above, key):

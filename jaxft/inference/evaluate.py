@@ -51,8 +51,7 @@ def evaluate_run(
     settings_class: type = type(original)
     for name in changes:
         if f"data.{name}" not in declarations(settings_class):
-            flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"{flag}: a {original.task} run has no config.data.{name}; leave the flag out")
+            raise UserError(f"--{name}: a {original.task} run has no config.data.{name}; leave the flag out")
     if changes.get("layout") == "blocks":  # blocks have no stride, even if the run has one
         changes.setdefault("stride", None)
     changed = {f"data.{name}": value for name, value in changes.items()}

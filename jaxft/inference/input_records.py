@@ -28,7 +28,7 @@ INPUT_FLAGS = {
     "encoding": "--encoding",
     "delimiter": "--delimiter",
     "max_text": "--max_text",
-    "word_column": "--word-column",
+    "word_column": "--word_column",
 }
 
 

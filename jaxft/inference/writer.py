@@ -112,7 +112,7 @@ class Writer:
             ids = [*self._start, *tokens.ids] or [self._boundary_tokens.start]
             if len(ids) > room:
                 raise UserError(
-                    f"{where} has {len(ids):,} tokens, which with --max-new-tokens {options.max_new_tokens} is more "
+                    f"{where} has {len(ids):,} tokens, which with --max_new_tokens {options.max_new_tokens} is more "
                     f"than the model's {self._generator.max_positions:,} positions; shorten either"
                 )
             return ids
@@ -134,7 +134,7 @@ class Writer:
             max_length, whose = min(self._max_length, max_length), "that the run was trained on"
         if max_length <= options.max_new_tokens:
             raise UserError(
-                f"--max-new-tokens {options.max_new_tokens} leaves no room for a prompt in the {max_length} positions "
+                f"--max_new_tokens {options.max_new_tokens} leaves no room for a prompt in the {max_length} positions "
                 f"{whose}; ask for fewer"
             )
         return max_length - options.max_new_tokens

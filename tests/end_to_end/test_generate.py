@@ -115,7 +115,7 @@ def test_what_the_command_cannot_do_is_said_in_a_line(tiny_gpt2, writer, command
         next(writer.generate(["a"], GenerationOptions(), stop=[""]))
     with pytest.raises(UserError, match="only one text can be streamed"):
         next(writer.stream("a", GenerationOptions(temperature=1.0, samples=2)))
-    with pytest.raises(UserError, match="prompt 2 has 60 tokens, which with --max-new-tokens 63"):
+    with pytest.raises(UserError, match="prompt 2 has 60 tokens, which with --max_new_tokens 63"):
         list(writer.generate(["", "a" * 60], GenerationOptions(max_new_tokens=63)))
 
 
@@ -148,7 +148,7 @@ def test_a_bad_prompt_costs_no_answer_before_it_and_can_be_recorded(generate):
     stopped, logged = generate(content)
     assert [record["prompt"] for record in stopped] == ["the cat", "a", "and"]
     assert (
-        "in.jsonl, line 4: the prompt has 70 tokens, which with --max-new-tokens 4 is more than" in logged[-1]
+        "in.jsonl, line 4: the prompt has 70 tokens, which with --max_new_tokens 4 is more than" in logged[-1]
     )
     recorded, logged = generate(content, on_error="record")
     assert recorded[:3] == stopped and [list(record) for record in recorded[3:]] == [

@@ -413,5 +413,7 @@ def test_a_sentence_in_columns_is_as_long_as_the_flag_allows(tag):
 def test_unknown_flag(command):
     done = command("predict", "--run", "x", "--outptu", "y")
     assert done.returncode == 2
-    assert done.stderr == "error: --outptu: unknown flag; --help lists those there are\n"
+    assert done.stderr == (
+        "error: --outptu: unknown flag; did you mean --output? jaxft predict --help lists those there are\n"
+    )
     assert files.source_name("-") == "<stdin>"  # what `Input` replaces in messages
