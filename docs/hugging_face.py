@@ -65,7 +65,9 @@ DIFFERENCES = {
     "adam_epsilon": "the same default",
     "bf16": "`auto`: bfloat16 on GPU and TPU; parameters stay float32",
     "block_size": "with `data.layout=blocks`; by default documents are packed and see only themselves",
-    "config_overrides": "with `model.checkpoint=new:gpt2`; encoders: [New models](models.md#new-models)",
+    "config_overrides": (
+        "with `model.checkpoint=new:gpt2` and `model.init=scratch`; encoders: [New models](models.md#new-models)"
+    ),
     "dataset_name": "`hub:NAME:CONFIGURATION@REVISION/SPLIT`",
     "do_regression": "`model.problem_type=regression`; data types do not decide",
     "doc_stride": "the same meaning: tokens that windows share",
@@ -138,7 +140,7 @@ WITHOUT_SETTING = {
         "filters, `data.jsonl?fold=1`; slices of splits, `hub:NAME/train[:1000]`; or `train.steps`"
     ),
     "metric_name": "all metrics are measured; `eval.metric` selects the best weights",
-    "model_type": "`model.checkpoint=new:gpt2`; encoders: [New models](models.md#new-models)",
+    "model_type": "`model.checkpoint=new:gpt2` and `model.init=scratch`; encoders: [New models](models.md#new-models)",
     "null_score_diff_threshold version_2_with_negative": (
         "questions without an answer are recognised, and the threshold is tuned on dev"
     ),

@@ -84,7 +84,7 @@ _MOST = {
     "padding_id": 10**8,
 }
 
-MOST_PIXELS = 2**14  # of a side of a picture
+MOST_PIXELS = 2**14  # of a side of an image
 
 
 def read_fields(hf_config: Mapping[str, object], hf_keys: Mapping[str, str]) -> dict[str, Any]:

@@ -60,8 +60,8 @@ def make_new_model(config: Settings, texts: Iterable[str]) -> tuple[dict[str, ob
     if model.checkpoint not in trainable or model.init != "scratch":
         raise UserError(
             f"config.model.checkpoint={model.checkpoint!r}, config.model.init={model.init!r}: a new model that can be "
-            f"trained is {' or '.join(map(repr, trainable))}, or a folder with config.json and a tokenizer, with init "
-            "'scratch'"
+            f"trained is {' or '.join(map(repr, trainable))}, or a folder with config.json and a tokenizer; both need "
+            "config.model.init='scratch'"
         )
     tokenizer = train_tokenizer(texts, model.vocab_size, config.data.max_length)
     hf_config = make_new_config(config, model.checkpoint, len(tokenizer))

@@ -27,7 +27,8 @@ class RecordData(sections.Data):
 
     columns: tuple[tuple[str, str], ...] = setting(
         (),
-        "keys of JSON, CSV, Parquet and hub records, by role",
+        "keys of JSON, CSV, Parquet and hub records, by role: `tokens`, `tags`, `text` and `spans` of words with tags; "
+        "`id`, `question`, `context` and `answers` of questions; `text` of documents",
         pairs=str,
         example="(('tokens', 'words'),) or tokens=words,tags=ner_tags",
         hf="text_column_name, label_column_name",

@@ -113,13 +113,13 @@ class Network:
         return next(name for name, role in self.roles.items() if role.kind is Kind.VOCABULARY)
 
     def train_flops_per_token(self, length: int, output_share: float = 1.0) -> float:
-        """Returns the model FLOPs per token (or picture), forward and backward, without recomputation.
+        """Returns the model FLOPs per token (or image), forward and backward, without recomputation.
 
         Each weight of a matrix product, including the tied embedding of the output layer, costs six FLOPs, or four if
         adapters leave it as it is, for it then has no gradient. Attention costs six for each number of the vectors that
         it multiplies a query with; see `count_products`. Of a layer that sees entire rows, these are the row's keys and
         values, which makes 12 * length * width. Source: Chowdhery et al. 2022 (PaLM), appendix B. With R-Drop there are
-        two passes. A weight of a picture's network counts as often as it multiplies.
+        two passes. A weight of an image's network counts as often as it multiplies.
 
         Args:
           length: the number of slots in a row.

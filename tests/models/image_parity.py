@@ -1,4 +1,4 @@
-"""Holds families of pictures to torch: logits, gradients and running statistics, in training and without."""
+"""Holds families of images to torch: logits, gradients and running statistics, in training and without."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -26,7 +26,7 @@ from tests.models.torch_parity import TOLERANCES, distance
 
 LABELS = 5
 PICTURES = 6
-# A row without a picture, which must change nothing.
+# A row without an image, which must change nothing.
 ROW_WEIGHTS = np.array([1.0] * PICTURES + [0.0])
 SIDES = st.tuples(st.integers(8, 20), st.integers(8, 20))
 ACTIVATION = st.sampled_from(sorted(ACTIVATIONS))
@@ -143,7 +143,7 @@ class Pair:
       graph: the structure of ours.
       abstract: the shapes of its parameters and statistics.
       parameters, statistics: their values by path.
-      pixels: `[R, H, W, 3]`, with a last row that holds no picture.
+      pixels: `[R, H, W, 3]`, with a last row that holds no image.
       cotangent: `[PICTURES, C]`, the gradient of the logits.
       config: the shape of the backbone.
     """
@@ -158,7 +158,7 @@ class Pair:
     config: ModelConfig
 
     def differentiate(self, parameters, statistics, training: bool):
-        """Returns the gradients by path, the logits of pictures, and the statistics after the call by path."""
+        """Returns the gradients by path, the logits of images, and the statistics after the call by path."""
 
         def weigh(parameters):
             model = nnx.merge(self.graph, parameter_paths.unflatten({**parameters, **statistics}))

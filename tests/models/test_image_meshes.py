@@ -1,4 +1,4 @@
-"""Networks of pictures train over eight devices as over one."""
+"""Networks of images train over eight devices as over one."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Networks of pictures as a run sees them: FLOPs, freezing, learning rates, decay, positions for another size."""
+"""Networks of images as a run sees them: FLOPs, freezing, learning rates, decay, positions for another size."""
 
 import dataclasses
 import json
@@ -246,7 +246,7 @@ def test_checkpoints_without_a_head_or_with_other_labels_give_all_but_the_head(n
         (
             "vit",
             {"patch_size": 300},
-            "image_size is 224, but patch_size 300; expected pictures that are larger",
+            "image_size is 224, but patch_size 300; expected images that are larger",
         ),
         ("vit", {"image_size": [224, 0]}, "image_size is 0; expected a whole number from 1 to 16,384"),
     ],

@@ -1,4 +1,4 @@
-"""Networks of pictures are torch: logits, gradients, running statistics; files come back bit for bit."""
+"""Networks of images are torch: logits, gradients, running statistics; files come back bit for bit."""
 
 import pytest
 from hypothesis import assume, given, settings

@@ -20,7 +20,7 @@ HEADS = [
     (name, kind)
     for name, family in FAMILIES.items()
     for kind in family.heads
-    if kind not in (HeadKind.SHARED, HeadKind.IMAGE)  # pictures: `test_image_parity.py`
+    if kind not in (HeadKind.SHARED, HeadKind.IMAGE)  # images: `test_image_parity.py`
 ]
 # XLM-R and CamemBERT are RoBERTa's network under other names.
 NETWORKS = [name for name in dict(HEADS) if name not in ("xlm-roberta", "camembert")]

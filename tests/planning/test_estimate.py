@@ -19,7 +19,7 @@ needs_libtpu = pytest.mark.skipif(
 )
 
 
-# The products of a picture in the first layer: places x inputs of a place x outputs.
+# The products of an image in the first layer: places x inputs of a place x outputs.
 FIRST_LAYERS = {"vit": 4**2 * (16 * 16 * 3) * 128, "resnet": 24**2 * (7 * 7 * 3) * 8}
 
 

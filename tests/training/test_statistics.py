@@ -46,7 +46,7 @@ class Layer(nnx.Module):
 
 
 class Network(nnx.Module):
-    """A picture of two pixels with one channel, to one number."""
+    """An image of two pixels with one channel, to one number."""
 
     def __init__(self, rngs):
         self.first, self.second = Layer(1, rngs), Layer(CHANNELS, rngs)
@@ -59,7 +59,7 @@ class Network(nnx.Module):
         return self.head(x.mean((1, 2)))
 
 
-class Pictures(Line):
+class Images(Line):
     def build_model(self, model_config, runtime, rngs):
         return Network(rngs)
 
@@ -72,9 +72,9 @@ class Pictures(Line):
 
 
 @pytest.fixture
-def pictures(settings, monkeypatch):  # noqa: F811
-    """The settings of a run of pictures, for `settings_from_config`."""
-    monkeypatch.setitem(TASKS, "line", dataclasses.replace(TASKS["line"], task=f"{__name__}:Pictures"))
+def images(settings, monkeypatch):  # noqa: F811
+    """The settings of a run of images, for `settings_from_config`."""
+    monkeypatch.setitem(TASKS, "line", dataclasses.replace(TASKS["line"], task=f"{__name__}:Images"))
     return settings | {"model.unroll": "no"}
 
 
@@ -85,7 +85,7 @@ def make_test_trainer(**values):
     plain = {"optim.name": "sgd", "optim.lr": 0.1, "optim.schedule": "constant", "optim.weight_decay": 0.0}
     plain |= {"optim.momentum": 0.0, "optim.clip": 0.0}
     config = settings_from_config({"task": "token_classification"} | plain | values)
-    net = make_network(Pictures([], config, 0.0), LineConfig(), Runtime(), make_mesh(config))
+    net = make_network(Images([], config, 0.0), LineConfig(), Runtime(), make_mesh(config))
     return make_trainer(net, config, total=10, warmup=0)
 
 
@@ -232,9 +232,9 @@ def test_eight_devices_have_the_statistics_of_one(on_eight_devices):
 
 
 def test_a_run_keeps_its_statistics_and_one_that_was_stopped_ends_bit_identically(
-    pictures, tmp_path, monkeypatch
+    images, tmp_path, monkeypatch
 ):
-    config = settings_from_config(pictures | {"train.epochs": 4, "optim.ema": 0.9})
+    config = settings_from_config(images | {"train.epochs": 4, "optim.ema": 0.9})
     folder = tmp_path / "run"
     summary = train(config, folder)
     best, last = read_best(folder), arrays(newest(folder / "checkpoints"))
@@ -244,7 +244,7 @@ def test_a_run_keeps_its_statistics_and_one_that_was_stopped_ends_bit_identicall
         assert not np.array_equal(best[name], saved)  # the average, and the last
     assert_a_stopped_run_ends_bit_identically(config, folder, tmp_path / "stopped", monkeypatch, at=10)
 
-    points = [json.loads(line) for line in open(pictures["data.dev"])]
+    points = [json.loads(line) for line in open(images["data.dev"])]
     x, y = np.array([x for x, _ in points])[..., None], np.array([y for _, y in points])
     for layer in ("first", "second"):
         values = {name.removeprefix(f"{layer}/"): value for name, value in best.items()}
@@ -254,14 +254,14 @@ def test_a_run_keeps_its_statistics_and_one_that_was_stopped_ends_bit_identicall
     outputs = x.mean(1) @ best["head/kernel"] + best["head/bias"]
     loss = np.mean((outputs[:, 0] - y) ** 2)
     assert summary["dev"]["loss"] == pytest.approx(loss, rel=1e-4)
-    assert evaluate_run(folder, pictures["data.dev"])["loss"] == pytest.approx(loss, rel=1e-4)
+    assert evaluate_run(folder, images["data.dev"])["loss"] == pytest.approx(loss, rel=1e-4)
 
 
-def test_a_batch_whose_statistics_overflow_ends_the_run_and_reaches_no_checkpoint(pictures, tmp_path):
+def test_a_batch_whose_statistics_overflow_ends_the_run_and_reaches_no_checkpoint(images, tmp_path):
     """Batch normalization makes large numbers small: the loss would be finite, and the running variance not."""
-    with open(pictures["data.train"], "a") as file:
+    with open(images["data.train"], "a") as file:
         file.write("[[1e30, 0], 0]\n")
     with pytest.raises(NonFiniteLoss, match="the batch is in"):
-        train(settings_from_config(pictures | {"checkpoint.every_steps": 1}), tmp_path / "run")
+        train(settings_from_config(images | {"checkpoint.every_steps": 1}), tmp_path / "run")
     for folder in (tmp_path / "run" / "checkpoints").glob("[0-9]*"):
         assert all(np.isfinite(value).all() for value in arrays(folder).values())

@@ -1,1 +1,1 @@
-"""Holds what networks of pictures are built of: convolutions, batch normalization, pooling, patches."""
+"""Holds what networks of images are built of: convolutions, batch normalization, pooling, patches."""

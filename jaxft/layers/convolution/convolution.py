@@ -1,4 +1,4 @@
-"""Convolves pictures, whose channels are the last axis."""
+"""Convolves images, whose channels are the last axis."""
 
 import functools
 
@@ -19,13 +19,13 @@ WINOGRAD_SIDE = 14  # of the smallest images that Winograd's method convolves; w
 class Convolution(nnx.Module):
     """A convolution without a bias, `[R, H, W, in] -> [R, ceil(H / stride), ceil(W / stride), out]`, in x's dtype.
 
-    The kernel is float32 `[size, size, in, out]`. Zeros surround the picture, `size // 2` on each side.
+    The kernel is float32 `[size, size, in, out]`. Zeros surround the image, `size // 2` on each side.
 
     Args:
       in_channels, out_channels: the widths of input and output.
       size: the height and width of the kernel, odd.
       stride: the distance of the places where the kernel is applied.
-      uses: the number of these places in a picture.
+      uses: the number of these places in an image.
       runtime: how the network computes.
     """
 

@@ -1,4 +1,4 @@
-"""Makes the vectors of a picture's patches."""
+"""Makes the vectors of an image's patches."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ class PatchEmbedding(nnx.Module):
     Args:
       patch_size: the height and width of a patch. What is left at the right and at the bottom is not read.
       size: D.
-      uses: the number of patches in a picture.
+      uses: the number of patches in an image.
       initializer_range: the standard deviation of the new kernel.
       runtime: how the network computes.
     """

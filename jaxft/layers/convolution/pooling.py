@@ -1,4 +1,4 @@
-"""Pools pictures, whose channels are the last axis."""
+"""Pools images, whose channels are the last axis."""
 
 import functools
 
@@ -12,8 +12,8 @@ from jaxft.layers.precision import widen
 def max_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
     """Returns the largest value of each channel in square windows, which reach over the edge by `size // 2`.
 
-    It compares shifted pictures, along one side and then along the other. The gradient of XLA's own windows takes eight
-    times as long on a CPU, 0.18 s instead of 0.02 s for 8 pictures of 112 x 112 x 64.
+    It compares shifted images, along one side and then along the other. The gradient of XLA's own windows takes eight
+    times as long on a CPU, 0.18 s instead of 0.02 s for 8 images of 112 x 112 x 64.
 
     Args:
       x: `[R, H, W, C]`.
@@ -36,5 +36,5 @@ def max_pool(x: jax.Array, size: int, stride: int) -> jax.Array:
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Returns the mean of each channel over the picture, `[R, H, W, C] -> [R, C]`, summed in float32."""
+    """Returns the mean of each channel over the image, `[R, H, W, C] -> [R, C]`, summed in float32."""
     return widen(x).mean(axis=(1, 2)).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Classifies pictures."""
+"""Classifies images."""
 
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from jaxft.layers.heads.classification import PLAIN_FORM, ClassificationHead, He
 
 
 class ImageConfig(Protocol):
-    """The shape of a backbone of pictures, as far as its head reads it."""
+    """The shape of a backbone of images, as far as its head reads it."""
 
     @property
     def hidden_size(self) -> int:
@@ -23,18 +23,18 @@ class ImageConfig(Protocol):
 
 
 class ImageBackbone(Protocol):
-    """A network of pictures without a head. It is a module of flax."""
+    """A network of images without a head. It is a module of flax."""
 
     @property
     def config(self) -> ImageConfig:
         """The shape of the backbone."""
 
     def __call__(self, inputs: ImageInputs, dropout: DropoutSeed | None = None) -> jax.Array:
-        """Returns the features of each picture, `[R, D]`. With a seed of dropout the network trains."""
+        """Returns the features of each image, `[R, D]`. With a seed of dropout the network trains."""
 
 
 class ImageClassifier(nnx.Module):
-    """An image classifier: a backbone, and a `ClassificationHead` that scores the labels of each picture.
+    """An image classifier: a backbone, and a `ClassificationHead` that scores the labels of each image.
 
     Args:
       backbone: called like `ResNet`.
@@ -58,7 +58,7 @@ class ImageClassifier(nnx.Module):
         self.rate = dropout
 
     def __call__(self, inputs: ImageInputs, dropout: DropoutSeed | None = None) -> jax.Array:
-        """Returns the logits of each picture, float32 `[R, C]`.
+        """Returns the logits of each image, float32 `[R, C]`.
 
         Args:
           inputs: the batch's arrays.

@@ -11,5 +11,5 @@ class HeadKind(enum.Enum):
     QUESTION = "question"  # each token, to be the first or last of an answer
     NEXT_TOKEN = "next_token"  # each token of the vocabulary, to be the next
     MASKED = "masked"  # each token of the vocabulary, to be behind a mask
-    IMAGE = "image"  # each picture
+    IMAGE = "image"  # each image
     SHARED = "shared"  # what the heads of several tasks on one backbone do

@@ -18,7 +18,7 @@ class ResNetConfig(ModelConfig):
     """The shape of a ResNet. The defaults are those of transformers' ResNetConfig, which are ResNet-50's.
 
     Attributes:
-      image_size: height and width of pictures, for the count of FLOPs alone: a ResNet reads pictures of any size, and
+      image_size: height and width of images, for the count of FLOPs alone: a ResNet reads images of any size, and
         its config.json does not say one.
       embedding_size: the channels after the stem.
       hidden_sizes: the channels after each stage.
@@ -26,7 +26,7 @@ class ResNetConfig(ModelConfig):
       layer_type: the kind of blocks, "basic" (two convolutions) or "bottleneck" (three).
       activation: a key of `layers.activations.ACTIVATIONS`, for the stem and the ends of blocks. Within blocks it is
         ReLU, as in transformers.
-      downsample_in_first_stage: whether the first stage halves the sides of pictures, as the others do.
+      downsample_in_first_stage: whether the first stage halves the sides of images, as the others do.
       downsample_in_bottleneck: whether the first convolution of a bottleneck halves them, and not the second.
       num_layers: the number of stages, as far as learning rates depend on layers.
     """
@@ -59,7 +59,7 @@ class ResNetConfig(ModelConfig):
             object.__setattr__(self, name, value)
 
     def halves_sides(self, stage: int) -> bool:
-        """Returns whether the first block of a stage, counted from 0, halves the sides of pictures."""
+        """Returns whether the first block of a stage, counted from 0, halves the sides of images."""
         return stage > 0 or self.downsample_in_first_stage
 
     @classmethod

@@ -1,11 +1,11 @@
 """Defines ResNet (He et al., 2016): a convolutional network whose blocks add to what they read.
 
 The network is the paper's, as transformers has it ("v1.5", where the second convolution of a bottleneck halves the
-sides of the picture). A stem, a convolution and a max pool, reads the pixels. Stages of blocks follow, each of which
-but the first halves the sides. The mean over the last picture is the feature. Batch normalization (Ioffe & Szegedy,
+sides of the image). A stem, a convolution and a max pool, reads the pixels. Stages of blocks follow, each of which
+but the first halves the sides. The mean over the last feature map is the feature. Batch normalization (Ioffe & Szegedy,
 2015) follows each convolution.
 
-In shapes, R is the number of pictures, H and W their height and width at a place in the network, and C the channels
+In shapes, R is the number of images, H and W their height and width at a place in the network, and C the channels
 there. Channels are the last axis.
 """
 
@@ -48,7 +48,7 @@ class ConvolutionLayer(nnx.Module):
     Args:
       in_channels, out_channels: the widths of input and output.
       size, stride: as in `Convolution`.
-      sides: H and W of the output, for pictures of `config.image_size`.
+      sides: H and W of the output, for images of `config.image_size`.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Block(nnx.Module):
       config: the shape of the network.
       in_channels, out_channels: the widths of input and output.
       stride: 2 if the block halves the sides.
-      sides: H and W of the input, for pictures of `config.image_size`.
+      sides: H and W of the input, for images of `config.image_size`.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class ResNet(nnx.Module):
         self.config, self.runtime = config, runtime
 
     def __call__(self, inputs: ImageInputs, dropout: DropoutSeed | None = None) -> jax.Array:
-        """Returns the mean over each last picture, `[R, D]` of `runtime.dtype`.
+        """Returns the mean over each last feature map, `[R, D]` of `runtime.dtype`.
 
         Args:
           inputs: the batch's arrays; pixels of any size.
@@ -178,5 +178,5 @@ class ResNet(nnx.Module):
 
 
 def halve(sides: tuple[int, int]) -> tuple[int, int]:
-    """Returns the height and the width of a picture after a layer of stride 2."""
+    """Returns the height and the width of an image after a layer of stride 2."""
     return -(-sides[0] // 2), -(-sides[1] // 2)

@@ -15,7 +15,7 @@ class ViTConfig(ModelConfig):
 
     Attributes:
       special_tokens: the positions before those of patches: a class token, and in DeiT one for distillation.
-      image_size: height and width of pictures. If a run's pictures are of another size than the checkpoint's, its
+      image_size: height and width of images. If a run's images are of another size than the checkpoint's, its
         positions are interpolated when they are loaded; see `resize_positions`.
       patch_size: height and width of a patch.
       intermediate_size: the width within the MLP.
@@ -53,22 +53,22 @@ class ViTConfig(ModelConfig):
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Returns the number of patches along the height and the width of a picture."""
+        """Returns the number of patches along the height and the width of an image."""
         (height, width), (high, wide) = self.image_size, self.patch_size
         return height // high, width // wide
 
     @property
     def patches(self) -> int:
-        """Returns the number of patches of a picture."""
+        """Returns the number of patches of an image."""
         return self.grid[0] * self.grid[1]
 
     @property
     def positions(self) -> int:
-        """Returns the number of positions of a picture."""
+        """Returns the number of positions of an image."""
         return self.special_tokens + self.patches
 
     def count_positions(self, length: int) -> int:
-        """Returns the number of positions of a row, which holds a picture."""
+        """Returns the number of positions of a row, which holds an image."""
         return self.positions
 
     @classmethod
@@ -89,7 +89,7 @@ class ViTConfig(ModelConfig):
         if config.patches == 0:
             raise UserError(
                 f"config.json: image_size is {hf_config['image_size']}, but patch_size {hf_config['patch_size']}; "
-                "expected pictures that are larger than a patch"
+                "expected images that are larger than a patch"
             )
         return config
 

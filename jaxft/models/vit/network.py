@@ -1,12 +1,12 @@
-"""Defines ViT (Dosovitskiy et al., 2021, section 3.1): a transformer encoder over the patches of a picture.
+"""Defines ViT (Dosovitskiy et al., 2021, section 3.1): a transformer encoder over the patches of an image.
 
 The network is the paper's. Each patch becomes a vector by a linear layer. A class token precedes them, and positions
 are added. Then each layer applies self-attention and an MLP; LayerNorm precedes each of them ("pre-norm"), and dropout
 and a residual connection follow. A norm follows the last layer. The state of the class token is the feature of the
-picture. DeiT (Touvron et al., 2021) has a second token, for distillation, which heads do not read here.
+image. DeiT (Touvron et al., 2021) has a second token, for distillation, which heads do not read here.
 
 Activations are flat, `[R * L, D]`, and the layers are one module with stacked parameters. In shapes, R is the number of
-pictures, L the number of positions (tokens and patches), and D the hidden size.
+images, L the number of positions (tokens and patches), and D the hidden size.
 """
 
 import jax

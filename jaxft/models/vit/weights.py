@@ -60,7 +60,7 @@ def make_table(prefix: str) -> WeightTable:
         ],
         ignore=[
             rf"^{prefix}\.pooler\.",  # no head for labels reads it
-            rf"^{prefix}\.embeddings\.mask_token$",  # of masked pictures
+            rf"^{prefix}\.embeddings\.mask_token$",  # of masked images
             r"^decoder\.",
             r"^(classifier|distillation_classifier)\.",  # heads for other labels, and DeiT's second one
         ],
@@ -75,12 +75,12 @@ def make_table(prefix: str) -> WeightTable:
 
 
 def make_heads(architecture: str) -> dict[HeadKind, Head]:
-    """Returns the heads of a family, of which `architecture` is the class for pictures with labels."""
+    """Returns the heads of a family, of which `architecture` is the class for images with labels."""
     return {HeadKind.IMAGE: Head(architecture, make_linear_rules("head", "classifier"))}
 
 
 def resize_positions(stored: ViTConfig, config: ViTConfig) -> Mapping[str, Resized]:
-    """Returns the positions of a checkpoint of the shape `stored`, if pictures of `config` have another grid.
+    """Returns the positions of a checkpoint of the shape `stored`, if images of `config` have another grid.
 
     As in the paper's section 3.2, they are interpolated, and as transformers' `interpolate_pos_encoding` does it.
     """
