@@ -92,7 +92,7 @@ class Model:
 
     def compile(self, shapes: Sequence[Shape]) -> Mapping[Shape, Any]:
         """Returns a compiled evaluation step for each batch shape."""
-        return compile_eval(self.net, set(shapes))
+        return compile_eval(self.net, set(shapes), is_deterministic=self.run.config.train.deterministic)
 
     def make_predictor(self) -> Predictor:
         """Returns a function that yields (batch, outputs) for windows.

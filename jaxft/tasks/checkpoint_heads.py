@@ -33,19 +33,20 @@ def choose_exported(
     return {name: value for name, value in parameters.items() if name.startswith("backbone/")}
 
 
-def has_head(hf_config: Mapping[str, Any], architecture: str) -> bool:
-    """Returns whether a checkpoint is one of transformers' classes whose names end in `architecture`."""
+def has_head(hf_config: Mapping[str, Any], architecture: str | tuple[str, ...]) -> bool:
+    """Returns whether a checkpoint is of a class of transformers whose name ends in `architecture`, or one of them."""
     return any(str(name).endswith(architecture) for name in hf_config.get("architectures") or ())
 
 
 def find_head_order(
-    hf_config: Mapping[str, Any], architecture: str, labels: Sequence[str]
+    hf_config: Mapping[str, Any], architecture: str | tuple[str, ...], labels: Sequence[str]
 ) -> list[int] | None:
     """Returns the number of each of `labels` among the outputs of a checkpoint's head.
 
     Args:
       hf_config: the checkpoint's config.json.
-      architecture: the end of the name of transformers' class for the task, such as "ForTokenClassification".
+      architecture: the end of the name of transformers' class for the task, such as "ForTokenClassification", or the
+        ends of several.
       labels: the names of the run's outputs.
 
     Returns:

@@ -203,8 +203,12 @@ def check_memory(trainer: Trainer) -> None:
         )
 
 
-def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
+def compile_eval(
+    net: Network, shapes: Iterable[Shape], *, is_deterministic: bool = False
+) -> dict[Shape, Any]:
     """Compiles `eval_step` for each batch shape, once in a process. All devices, and so processes, receive all results.
+
+    With `is_deterministic`, the step gives the same bits in each run on a GPU too.
 
     Returns:
       The compiled functions by shape.
@@ -215,7 +219,8 @@ def compile_eval(net: Network, shapes: Iterable[Shape]) -> dict[Shape, Any]:
         function = functools.partial(step.eval_step, task=net.task, graphdef=net.graphdef_for(shape))
         jitted = jax.jit(function, out_shardings=replicated, keep_unused=True)
         batch = make_abstract_batch(net, shape)
-        return compile_once(jitted.lower(net.abstract, batch), net.mesh, find_options(batch, net.mesh))
+        options = find_options(batch, net.mesh, is_deterministic=is_deterministic)
+        return compile_once(jitted.lower(net.abstract, batch), net.mesh, options)
 
     return {shape: compile_for(shape) for shape in shapes}
 
@@ -255,7 +260,7 @@ def compile_programs(
             train_steps[shape] = trainer.compile(shape)
     for number, shape in enumerate(eval_shapes, 1):
         with announced(f"compiling the evaluation {_describe(shape, number, len(eval_shapes))}", log):
-            eval_steps |= compile_eval(trainer.net, [shape])
+            eval_steps |= compile_eval(trainer.net, [shape], is_deterministic=trainer.is_deterministic)
     with announced("compiling the checksum of checkpoints", log):
         digest_tree((trainer.parameters_to_keep(state), state.step, trainer.other_leaves()))
     return Programs(train_steps, eval_steps, time.perf_counter() - began)

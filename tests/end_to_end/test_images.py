@@ -81,7 +81,7 @@ def run(folder, tmp_path_factory):
         **{
             "data.train": str(folder),
             "data.dev": str(folder),
-            "data.cached_edge": 12,
+            "data.cached_edge": 16,
             "data.cache_dir": str(tmp_path_factory.mktemp("cache")),
             "batch.accumulate": 2,
             "augment.crop_scale": 0.5,
@@ -294,6 +294,14 @@ def test_recipes_for_checkpoints_of_the_hub_train_on_data_of_their_shape(
         ({"data.label": "image"}, "another key than that of config.data.image"),
         ({"augment.flip": 1.5}, "a share from 0 to 1"),
         ({"augment.crop_scale": 0.0}, "a share above 0 and at most 1"),
+        (
+            {"data.cached_edge": 15},
+            "data.cached_edge=15: expected at least config.data.image_size=16, or none",
+        ),
+        (
+            {"data.cached_edge": 16, "data.cache_dir": "off"},
+            "expected none, because config.data.cache_dir is off",
+        ),
         ({"data.max_segments": 3}, "is a setting of sequence_classification"),
     ],
 )

@@ -206,6 +206,18 @@ def test_a_checkpoint_of_deit_with_a_teacher_gives_the_head_of_its_class_token(t
     parameters, report = load_weights(table, tensors, abstract)
     np.testing.assert_array_equal(parameters["head/kernel"], tensors["cls_classifier.weight"].T)
     assert report.ignored == ["distillation_classifier.bias", "distillation_classifier.weight"]
+    labels = {number: label for number, label in enumerate(LABELS[::-1])}
+    shape = dataclasses.replace(config, image_size=(16, 16)).to_hf()
+    torch_config = transformers.AutoConfig.for_model(**shape, id2label=labels)
+    model = transformers.DeiTForImageClassificationWithTeacher(torch_config)
+    model.save_pretrained(tmp_path / "stored")
+    settings, stored = make_settings(), json.loads((tmp_path / "stored/config.json").read_text())
+    checkpoint = PretrainedModel("stored", tmp_path / "stored", stored, processor=None)
+    parameters, line = load_parameters(network(settings, stored), settings, checkpoint)
+    assert "newly initialized: head" not in (line or "")
+    np.testing.assert_array_equal(
+        parameters["head/kernel"], model.cls_classifier.weight.detach().numpy().T[:, ::-1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,6 @@ from jaxft.tasks.base import Chunk, Json, Log, Split, TaskData
 from jaxft.tasks.image_classification.encoding import ImageWindows
 from jaxft.tasks.image_classification.model import open_image_model
 from jaxft.tasks.image_classification.settings import Augment, Settings
-from jaxft.tasks.image_classification.task import encode_targets
 from jaxft.tasks.labels.label_types import make_label_type
 from jaxft.tasks.labels.names import (
     FoundLabel,
@@ -141,8 +140,9 @@ class LabelledImages(TaskData[ImageExample, ImageWindows, ImageProcessor]):
         cache: PixelCache | None = None,
     ) -> ImageWindows:
         targets, known = make_label_type(labels, self._config).encode_targets(examples)
-        shares = encode_targets(targets, self._config.model.problem_type, len(labels))
-        reader = PixelReader(examples, shares, preparation, self._pool, mixing, cache)
+        if self._config.model.problem_type == NUMBER:
+            targets = targets[:, None]
+        reader = PixelReader(examples, targets, preparation, self._pool, mixing, cache, outputs=len(labels))
         return ImageWindows(reader, known)
 
     def check(

@@ -40,9 +40,8 @@ class ImageWindows:
         return windows // self.reader.preparation.view_count
 
     def slice(self, first: int, end: int) -> "ImageWindows":
-        """Returns the windows from `first` up to `end`, which begin and end images."""
-        known = self.known[self.find_examples(np.arange(first, end, self.reader.preparation.view_count))]
-        return ImageWindows(self.reader.slice(first, end), known)
+        """Returns the windows from `first` up to `end`, without a copy."""
+        return ImageWindows(self.reader.slice(first, end), self.known)
 
     def fill(
         self, placement: Placement, specs: Mapping[str, ArraySpec], *, rows: int, length: int, segments: int
@@ -55,5 +54,5 @@ class ImageWindows:
             pixels, targets = self.reader.read(placement.windows, seed=placement.seed, epoch=placement.epoch)
             filled["pixels"][placement.rows] = pixels
             filled["labels"][placement.rows] = targets.reshape(-1, *specs["labels"].shape)
-            filled["weights"][placement.rows] = self.known[self.find_examples(placement.windows)]
+            filled["weights"][placement.rows] = self.known[self.reader.find_numbers(placement.windows)]
         return filled

@@ -112,5 +112,14 @@ class Settings(LabelSettings):
         for name in TEXT_SETTINGS:
             if (value := getattr(self.data, name)) != getattr(default, name):
                 raise refuse(f"data.{name}", value, "no value, because it is for texts; leave it out")
+        if (edge := self.data.cached_edge) is not None:
+            if edge < self.data.image_size:
+                raise refuse(
+                    "data.cached_edge",
+                    edge,
+                    f"at least config.data.image_size={self.data.image_size}, or none",
+                )
+            if self.data.cache_dir == "off":
+                raise refuse("data.cached_edge", edge, "none, because config.data.cache_dir is off")
         if self.data.label == self.data.image:
             raise refuse("data.label", self.data.label, "another key than that of config.data.image")

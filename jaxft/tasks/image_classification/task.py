@@ -22,18 +22,8 @@ from jaxft.tasks.checkpoint_heads import find_head_order
 from jaxft.tasks.image_classification.settings import Settings
 from jaxft.tasks.labels.label_task import LabelTask
 
-
-def encode_targets(targets: np.ndarray, problem_type: str, outputs: int) -> np.ndarray:
-    """Returns the targets of a label type as float32 [N, C], of which mixed images have weighted means.
-
-    Args:
-      targets: int32 [N], float32 [N, C] or float32 [N], the result of `LabelType.encode_targets`.
-      problem_type: the setting `config.model.problem_type`.
-      outputs: C.
-    """
-    if problem_type == SINGLE:
-        return np.eye(outputs, dtype=np.float32)[targets]
-    return targets.reshape(len(targets), outputs)
+# The ends of names of transformers' classes; the second is DeiT's, of which the head of the class token is read.
+ARCHITECTURES = ("ForImageClassification", "ForImageClassificationWithTeacher")
 
 
 class ImageClassification(LabelTask):
@@ -73,4 +63,4 @@ class ImageClassification(LabelTask):
         problem_type = hf_config.get("problem_type") or SINGLE
         if not problem_type == self.config.model.problem_type != NUMBER:
             return None
-        return find_head_order(hf_config, "ForImageClassification", self.labels)
+        return find_head_order(hf_config, ARCHITECTURES, self.labels)

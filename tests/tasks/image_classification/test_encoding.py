@@ -1,11 +1,13 @@
 """Batches of images are the same whichever process builds which rows, with or without shards."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from jaxft.data.batching.choice import make_loader
 from jaxft.data.batching.sharded import make_sharded_loader
-from jaxft.data.encoding.encoded import ArraySpec
+from jaxft.data.encoding.encoded import ArraySpec, Placement
 from jaxft.data.sources.images.augmentation import Augmentation
 from jaxft.data.sources.images.decoding_pool import DecodingPool
 from jaxft.data.sources.images.mixing import Mixing
@@ -72,3 +74,22 @@ def test_rows_do_not_depend_on_the_process_that_builds_them(make):
     )  # those without a label have none
     first, second = full.batch(0).arrays["pixels"], full.batch(epoch).arrays["pixels"]
     assert not np.array_equal(first, second)
+
+
+def test_a_slice_may_begin_within_an_image():
+    windows = make_windows(4, 0)
+    preparation = Preparation(PROCESSOR, views="flip")
+    windows = dataclasses.replace(
+        windows, reader=dataclasses.replace(windows.reader, preparation=preparation)
+    )
+    part, numbers = windows.slice(3, 8), np.arange(5)
+
+    def fill(source, first):
+        rows = np.arange(len(numbers))
+        placement = Placement(numbers + first, rows, rows * 0, rows * 0, rows * 0 + 1)
+        return source.fill(placement, SPECS, rows=5, length=1, segments=1)
+
+    expected, filled = fill(windows, 3), fill(part, 0)
+    assert expected["weights"].tolist() == [1, 0, 0, 1, 1]  # image 2 has no label
+    for name, values in expected.items():
+        np.testing.assert_array_equal(filled[name], values)

@@ -51,7 +51,7 @@ _OPENERS: Mapping[bytes, Callable[[IO[bytes]], ImageFile.ImageFile]] = {
 _EXPECTED = "expected a JPEG, PNG, WebP, GIF, BMP, TIFF or PPM"
 _BITS = "expected 8 or 16 bits: scale its values, and save it again"
 _WHITE = (255, 255, 255, 255)
-_HIGH_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # grey of 16 bits; "I" has room for more
+_HIGH_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # grey of 16 bits
 _PILLOW_WARNINGS = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # an entry of `warnings.filters`
 
 
@@ -78,7 +78,8 @@ def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) 
         return _decode_pixels(image, place, max_pixels)
     _silence_pillow()
     with _open_content(image, place) as file:
-        opener = _choose_opener(file, place)
+        with _report_unreadable(image if isinstance(image, str) else place, place):
+            opener = _choose_opener(file, place)
         with _report_damage(place), opener(file) as opened:
             return decode_opened(opened, place, max_pixels)
 
@@ -89,6 +90,8 @@ def decode_opened(image: Image.Image, place: str, max_pixels: int = MAX_PIXELS) 
     _check_size(*image.size, place, max_pixels)
     with _report_damage(place):
         image.load()
+        if image.mode == "I" and image.format != "PPM":  # of PPM, Pillow scales all values to 16 bits
+            raise BrokenImage(f"{place}: an image of 32 bits for each pixel; {_BITS}")
         return _convert_to_rgb(_turn(image), place)
 
 
@@ -124,13 +127,10 @@ def _report_damage(place: str) -> Iterator[None]:
 def _convert_to_rgb(image: Image.Image, place: str) -> np.ndarray:
     """Returns the pixels of an image in RGB, uint8 `[H, W, 3]`; what is transparent is white.
 
-    Raises `BrokenImage` for pixels of more than 16 bits.
+    Raises `BrokenImage` for pixels of floating-point numbers.
     """
     if image.mode in _HIGH_MODES:
-        values = np.asarray(image)
-        if values.size and (values.min() < 0 or values.max() > 0xFFFF):
-            raise BrokenImage(f"{place}: an image of 32 bits for each pixel; {_BITS}")
-        grey = (values >> 8).astype(np.uint8)  # as Pillow does with colours of 16 bits
+        grey = (np.asarray(image) >> 8).astype(np.uint8)  # as Pillow does with colours of 16 bits
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode == "F":
         raise BrokenImage(f"{place}: an image of floating-point numbers; {_BITS}")
@@ -144,13 +144,13 @@ def read_content(image: str | bytes | memoryview, place: str) -> bytes | memoryv
     """Returns the bytes of an image. Raises `BrokenImage` for a path that cannot be read."""
     if not isinstance(image, str):
         return image
-    with _open_content(image, place) as file:
+    with _open_content(image, place) as file, _report_unreadable(image, place):
         return file.read()
 
 
 @contextlib.contextmanager
 def _report_unreadable(path: str, place: str) -> Iterator[None]:
-    """Raises `BrokenImage` where the body cannot open a file."""
+    """Raises `BrokenImage` where the body cannot open or read a file."""
     named = place if os.path.abspath(place) == os.path.abspath(path) else f"{place}: {path}"
     try:
         yield

@@ -6,6 +6,7 @@ that ends. Ctrl-C does not reach it.
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import itertools
 import json
@@ -125,9 +126,9 @@ class _Running:
 
     def __init__(self, workers: int):
         self.threads = concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="decoding")
+        self._all = [_Worker() for _ in range(workers)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self._all = {worker.process.pid: worker for worker in [_Worker() for _ in range(workers)]}
-        for worker in self._all.values():
+        for worker in self._all:
             self._idle.put(worker)
 
     def ask(self, operation: str, request: ImageRequest) -> np.ndarray | BrokenImage:
@@ -137,9 +138,6 @@ class _Running:
             return worker.ask(operation, request)
         except (OSError, EOFError):
             code = worker.end()
-            self._all.pop(worker.process.pid, None)  # it is not there if its successor could not start
-            worker = _Worker()
-            self._all[worker.process.pid] = worker
             reason = f"was killed by signal {-code}" if code < 0 else f"ended with code {code}"
             return BrokenImage(
                 f"{request.place}: the process that decoded this image {reason}; check the file and the free memory"
@@ -150,45 +148,47 @@ class _Running:
     def stop(self) -> None:
         """Ends the workers; those that are at an image finish it."""
         self.threads.shutdown(cancel_futures=True)
-        workers = list(self._all.values())
-        for worker in workers:
+        for worker in self._all:
             worker.close_input()
-        for worker in workers:
+        for worker in self._all:
             worker.end()
-        self._all.clear()
 
 
 class _Worker:
-    """A process that runs `main`."""
+    """A process that runs `main`. It starts with the first request, and with the first one after it has ended."""
 
     def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _start(self) -> None:
+        """Starts the process. Raises `UserError` if it cannot run."""
+        path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
         try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", __name__],
+            self._process = subprocess.Popen(
+                # With -P the current folder, of which the user's program may know nothing, is not searched for modules.
+                [sys.executable, "-P", "-m", __name__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=os.environ
-                | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+                env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
                 process_group=0,
             )
         except OSError as error:
             raise UserError(
                 f"a process that decodes images cannot be started ({error.strerror}); set config.data.workers=0"
             ) from None
-        assert self.process.stdin is not None and self.process.stdout is not None  # because of PIPE
-        self._input: IO[bytes] = self.process.stdin
-        self._output: IO[bytes] = self.process.stdout
-        self._is_ready = False
+        assert self._process.stdin is not None and self._process.stdout is not None  # because of PIPE
+        self._input: IO[bytes] = self._process.stdin
+        self._output: IO[bytes] = self._process.stdout
+        if self._output.readline() != _READY:
+            raise UserError(
+                f"a process that decodes images ended as it started (code {self.end()}), see above; set "
+                "config.data.workers=0"
+            )
 
     def ask(self, operation: str, request: ImageRequest) -> np.ndarray | BrokenImage:
         """Sends a request and waits for its answer. Raises OSError or EOFError if the process ends meanwhile."""
-        if not self._is_ready:
-            if self._output.readline() != _READY:
-                raise UserError(
-                    f"a process that decodes images ended as it started (code {self.end()}), see above; set "
-                    "config.data.workers=0"
-                )
-            self._is_ready = True
+        if self._process is None:
+            self._start()
         image, place, view, key = request
         header = {"operation": operation, "place": place, "view": view, "key": key}
         if isinstance(image, str):
@@ -206,20 +206,23 @@ class _Worker:
         return np.frombuffer(content, np.uint8).reshape(answer["shape"])
 
     def close_input(self) -> None:
-        """Tells the process to end."""
-        try:
-            self._input.close()
-        except OSError:  # it has ended, with a request that is not sent yet
-            pass
+        """Tells the process to end, if it runs."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):  # it has ended, with a request that is not sent yet
+                self._input.close()
 
     def end(self) -> int:
-        """Ends the process; returns its exit code."""
-        self.close_input()
+        """Ends the process, if it runs; returns its exit code."""
+        process, self._process = self._process, None
+        if process is None:
+            return 0
+        with contextlib.suppress(OSError):
+            self._input.close()
         try:
-            code = self.process.wait(_END_SECONDS)
+            code = process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            code = self.process.wait()
+            process.kill()
+            code = process.wait()
         self._output.close()
         return code
 
@@ -252,11 +255,11 @@ def _answer(header: Message, content: bytes) -> tuple[Message, bytes | memoryvie
     image: ImageContent = content
     if "path" in header:
         image = str(header["path"])
-    elif "shape" in header:
-        image = np.frombuffer(content, header["dtype"]).reshape(header["shape"])
     key = None if header["key"] is None else DrawKey(*header["key"])
-    request = ImageRequest(image, str(header["place"]), int(header["view"]), key)
     try:
+        if "shape" in header:
+            image = np.frombuffer(content, header["dtype"]).reshape(header["shape"])
+        request = ImageRequest(image, str(header["place"]), int(header["view"]), key)
         result = _apply(_read_operation(str(header["operation"])), request)
     except Exception:  # a bug of any kind: `_Worker.ask` raises it with its trace and the image's place
         return {"bug": traceback.format_exc()}, b""

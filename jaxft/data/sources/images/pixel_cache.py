@@ -129,8 +129,12 @@ def _load(path: pathlib.Path, count: int) -> PixelCache | None:
 def _save(
     path: pathlib.Path, examples: Sequence[ImageExample], pool: DecodingPool, shrinking: Shrinking
 ) -> None:
-    """Decodes images into a file next to `path`, which is then renamed."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".unfinished", delete=False) as file:
+    """Decodes images into a file next to `path`, which is then renamed. The caller holds the lock of `path`."""
+    for left in path.parent.glob(f"{path.stem}-*.unfinished"):  # by a process that was killed
+        left.unlink(missing_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, prefix=f"{path.stem}-", suffix=".unfinished", delete=False
+    ) as file:
         try:
             with pa.ipc.new_file(file, _SCHEMA) as writer:
                 for start in range(0, len(examples), _BATCH):

@@ -24,12 +24,14 @@ class PixelReader:
 
     Attributes:
       examples: the examples.
-      targets: float32 `[N, C]`, the target of each output, such as 0 and 1; zeros without labels.
+      targets: float32 `[N, C]`, the target of each output, such as 0 and 1; zeros without labels. Or int32 `[N]`, the
+        number of the output whose target is 1.
       preparation: how images are prepared. Without augmentation, the result does not depend on seed and epoch.
       pool: decodes.
       mixing: how images of training are mixed. It has no effect without augmentation.
       cache: decoded images, by the number of the example; None to decode them whenever they are read.
       window_range: the windows of this reader; None for all.
+      outputs: C.
     """
 
     examples: Sequence[ImageExample]
@@ -39,6 +41,7 @@ class PixelReader:
     mixing: Mixing = Mixing()
     cache: PixelCache | None = None
     window_range: range | None = None
+    outputs: int = 1
 
     @property
     def _windows(self) -> range:
@@ -59,7 +62,9 @@ class PixelReader:
     def fingerprint(self) -> str:
         """A hash of what is read and how. Examples that are not checked count by their origin."""
         preparation = dataclasses.replace(self.preparation, max_pixels=0)  # the limit changes no image
-        digest = hashlib.sha256(f"{preparation.to_json()} {self.mixing} {self._windows}".encode())
+        digest = hashlib.sha256(
+            f"{preparation.to_json()} {self.mixing} {self._windows} {self.outputs}".encode()
+        )
         for example in self.examples:
             digest.update((example.digest or example.origin).encode("utf-8", "surrogateescape"))
         digest.update(np.ascontiguousarray(self.targets).data)
@@ -85,15 +90,28 @@ class PixelReader:
         """
         numbers, views = np.divmod(windows + self._windows.start, self.preparation.view_count)
         if not self.mixing or self.preparation.augmentation is None:
-            return self._read(numbers.tolist(), views.tolist(), seed, epoch), self.targets[numbers]
+            return self._read(numbers.tolist(), views.tolist(), seed, epoch), self._read_targets(numbers)
         keys = [DrawKey(seed, epoch, number) for number in numbers.tolist()]
         partners = [find_partner(key, len(self.examples)) for key in keys]
         needed, places = np.unique([*numbers, *partners], return_inverse=True)
         pixels = self._read(needed.tolist(), [0] * len(needed), seed, epoch)
         places_of_own, places_of_partners = np.split(places, 2)
-        mixed = pixels[places_of_own], self.targets[numbers]
-        mix(*mixed, pixels, self.targets[needed], places_of_partners.tolist(), self.mixing, keys)
+        mixed = pixels[places_of_own], self._read_targets(numbers)
+        mix(*mixed, pixels, self._read_targets(needed), places_of_partners.tolist(), self.mixing, keys)
         return mixed
+
+    def find_numbers(self, windows: np.ndarray) -> np.ndarray:
+        """Returns the number of the example of each window, both int `[K]`."""
+        return (windows + self._windows.start) // self.preparation.view_count
+
+    def _read_targets(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns the targets of examples, a new array, float32 `[K, C]`."""
+        targets = self.targets[numbers]
+        if targets.ndim == 2:
+            return targets
+        rows: np.ndarray = np.zeros((len(numbers), self.outputs), np.float32)
+        rows[np.arange(len(numbers)), targets] = 1
+        return rows
 
     def _read(self, numbers: list[int], views: list[int], seed: int, epoch: int) -> np.ndarray:
         """Returns the views of examples before they are mixed, float32 `[K, H, W, 3]`."""

@@ -138,7 +138,7 @@ def _as_image(where: str, value: Any) -> Any:
     if (pillow := sys.modules.get("PIL.Image")) and isinstance(value, pillow.Image):
         from jaxft.data.sources.images.decoding import decode_opened  # for programs with images alone
 
-        return decode_opened(value, where)
+        return decode_opened(value, where, sys.maxsize)  # `check_images` applies the limit of the settings
     return None
 
 

@@ -220,9 +220,10 @@ def test_damage_raises_no_other_error(format, place, value):
             "^photo: an image of floating-point numbers; expected 8 or 16 bits: scale its values, and save it again$",
         ),
         (
-            save(np.full((2, 2), 1 << 20, np.int32), "TIFF"),
+            save(np.full((2, 2), 255, np.int32), "TIFF"),
             "^photo: an image of 32 bits for each pixel; expected 8",
         ),
+        ("/proc/self/mem", "^photo: /proc/self/mem: the file cannot be read .Input/output error"),
         (np.zeros((2, 2, 5), np.uint8), r"an array of uint8 \[2, 2, 5\]; expected uint8 with \[H, W\]"),
         (np.zeros((2, 2, 3)), "an array of float64"),
         (np.zeros((0, 2, 3), np.uint8), "an array of uint8"),

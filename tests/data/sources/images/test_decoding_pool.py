@@ -62,8 +62,8 @@ def test_workers_compute_what_this_process_computes(operation, requests, workers
 def test_a_killed_worker_is_replaced_and_its_image_is_named(requests):
     with_workers = DecodingPool(1)
     before = with_workers.prepare(Hashing(), requests)
-    [pid] = with_workers._running._all
-    os.kill(pid, signal.SIGKILL)
+    [worker] = with_workers._running._all
+    os.kill(worker._process.pid, signal.SIGKILL)
     killed, *others = with_workers.prepare(Hashing(), requests)
     assert str(killed) == (
         "photo 0: the process that decoded this image was killed by signal 9; check the file and the free memory"
@@ -114,7 +114,9 @@ def is_alive(pid):
 def test_no_worker_outlives_its_pool(requests):
     pool = DecodingPool(1)
     pool.prepare(Hashing(), requests)
-    [pid] = pool._running._all
+    [worker] = pool._running._all
+    pid = worker._process.pid
+    del worker
     del pool
     with pytest.raises(ProcessLookupError):  # it is not even a zombie
         os.kill(pid, 0)
@@ -128,7 +130,7 @@ import numpy as np
 pool = DecodingPool(1)
 image = np.zeros((4, 4), np.uint8)
 pool.prepare(Hashing(), [ImageRequest(image, "photo")])
-print(*pool._running._all, flush=True)
+print(*(worker._process.pid for worker in pool._running._all), flush=True)
 try:
     sys.stdin.readline()
 except KeyboardInterrupt:  # as a terminal sends it to all processes of its group
@@ -166,10 +168,21 @@ def test_no_worker_outlives_a_killed_program_nor_is_stopped_by_its_ctrl_c(tmp_pa
 
 def test_workers_that_cannot_start_are_an_error(monkeypatch, requests):
     monkeypatch.setattr(sys, "executable", "/nothing/python")
-    with pytest.raises(
-        UserError, match="cannot be started .No such file or directory.; set config.data.workers=0"
-    ):
-        DecodingPool(1).prepare(Hashing(), requests)
+    pool = DecodingPool(2)
+    for _ in range(2):
+        with pytest.raises(
+            UserError, match="cannot be started .No such file or directory.; set config.data.workers=0"
+        ):
+            pool.prepare(Hashing(), requests)
+    monkeypatch.undo()
+    assert len(pool.prepare(Hashing(), requests)) == len(requests)
+
+
+def test_workers_import_nothing_from_the_current_folder(monkeypatch, tmp_path, requests):
+    (tmp_path / "queue.py").write_text("raise SystemExit('the queue of another program')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    assert len(DecodingPool(1).prepare(Hashing(), requests)) == len(requests)
 
 
 @pytest.mark.parametrize(("cores", "expected"), [(1, 0), (2, 0), (3, 2), (8, 7), (200, 16)])

@@ -203,6 +203,21 @@ def test_a_cache_is_made_once_and_for_its_images(cached, examples, tmp_path):
     find_file(tmp_path)  # nothing incomplete is left
 
 
+def test_what_a_killed_process_left_is_removed(cached, examples, tmp_path):
+    path = find_file(tmp_path)
+    path.rename(path.with_name(f"{path.stem}-x1.unfinished"))
+    assert len(load_or_decode(tmp_path / "cache", examples, cached.pool, Shrinking(12))) == COUNT
+    assert find_file(tmp_path) == path
+
+
+def test_targets_may_be_numbers_of_outputs(reader):
+    numbers = reader.targets.argmax(1).astype(np.int32)
+    by_number = dataclasses.replace(reader, targets=numbers, outputs=3)
+    windows = np.array([5, 0, 2])
+    assert_equal(by_number.read(windows, seed=1, epoch=2), reader.read(windows, seed=1, epoch=2))
+    assert by_number.fingerprint != dataclasses.replace(by_number, outputs=4).fingerprint
+
+
 def test_a_damaged_image_is_decoded_again(cached, examples, tmp_path, caplog):
     path, windows = find_file(tmp_path), np.arange(COUNT)
     expected = cached.read(windows, seed=1, epoch=1)
