@@ -140,7 +140,7 @@ def estimate_step(
         "param_bytes_per_device": shard_bytes((state.trainable, state.frozen, state.model_state)),
         "optimizer_bytes_per_device": shard_bytes(state.opt_state),
         "activation_bytes_per_device": _activation_bytes(unsplit_net, state, rows // accumulate, length),
-        "model_flops_per_step": net.train_flops_per_token(length) * rows * length,
+        "model_flops_per_step": net.train_flops_per_token(length, frozen=state.frozen) * rows * length,
         "collective_bytes_needed": required_collective_bytes(
             net,
             state,

@@ -2,7 +2,8 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -28,7 +29,7 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.heads.masked_token import WORD_PARAMETERS
 from jaxft.layers.parameters import Kind, Role, read_roles
 from jaxft.layers.runtime import Runtime
-from jaxft.layers.transformer.layer_stacks import is_stack
+from jaxft.layers.transformer.layer_stacks import depth_of, is_stack
 from jaxft.models.model_config import ModelConfig
 from jaxft.models.pretrained_model import PretrainedModel
 from jaxft.models.registry import family_of, read_model_config
@@ -112,20 +113,29 @@ class Network:
         """Returns the path of the embedding of tokens."""
         return next(name for name, role in self.roles.items() if role.kind is Kind.VOCABULARY)
 
-    def train_flops_per_token(self, length: int, output_share: float = 1.0) -> float:
+    def train_flops_per_token(
+        self, length: int, output_share: float = 1.0, frozen: Collection[str] | None = None
+    ) -> float:
         """Returns the model FLOPs per token (or image), forward and backward, without recomputation.
 
-        Each weight of a matrix product, including the tied embedding of the output layer, costs six FLOPs, or four if
-        adapters leave it as it is, for it then has no gradient. Attention costs six for each number of the vectors that
-        it multiplies a query with; see `count_products`. Of a layer that sees entire rows, these are the row's keys and
-        values, which makes 12 * length * width. Source: Chowdhery et al. 2022 (PaLM), appendix B. With R-Drop there are
-        two passes. A weight of an image's network counts as often as it multiplies.
+        Each weight of a matrix product, including the tied embedding of the output layer, costs six FLOPs. A frozen one
+        costs four, for it has no gradient, or two if nothing below it is trained either, for then what it reads has
+        none. Attention costs six (or two) for each number of the vectors that it multiplies a query with; see
+        `count_products`. Of a layer that sees entire rows, these are the row's keys and values, which makes 12 * length
+        * width. Source: Chowdhery et al. 2022 (PaLM), appendix B. With R-Drop there are two passes. A weight of an
+        image's network counts as often as it multiplies.
 
         Args:
           length: the number of slots in a row.
           output_share: the share of tokens for which the last layer computes its products after attention.
+          frozen: the paths of the frozen parameters; by default those that adapters leave as they are.
         """
-        fixed = set(self.fixed_names)
+        frozen = set(self.fixed_names if frozen is None else frozen)
+        lowest = min(
+            depth_of(name)
+            for name, role in self.roles.items()
+            if name not in frozen and role.kind is not Kind.STATISTIC
+        )
         row_positions = self.model_config.count_positions(length)
         positions = row_positions // length  # of a slot
         if positions > 1 and self.prunes_outputs:
@@ -136,7 +146,10 @@ class Network:
 
         def weight_flops(name: str) -> int:
             uses = self.roles[name].uses or (1 if name.startswith("head/") else positions)
-            return uses * (4 if name in fixed else 6)
+            return uses * count_flops(depth_of(name), name in frozen)
+
+        def count_flops(depth: float, is_frozen: bool) -> int:
+            return 6 if not is_frozen else 4 if depth >= lowest else 2
 
         kernels = {name: leaf for name, leaf in self.abstract.items() if multiplies_tokens(self.roles[name])}
         dense: float = sum(weight_flops(name) * leaf.size for name, leaf in kernels.items())
@@ -145,10 +158,12 @@ class Network:
             # take the place of the word embeddings.
             vocabulary = self.abstract[self.vocabulary]
             head = {name: leaf for name, leaf in kernels.items() if name.startswith("head/")}
-            scores = sum(leaf.size for leaf in head.values() if vocabulary.shape[0] in leaf.shape)
-            dense -= 6 * (1 - output_share) * (sum(leaf.size for leaf in head.values()) - scores) + 6 * scores
+            flops = {name: weight_flops(name) * leaf.size for name, leaf in head.items()}
+            scores = sum(flops[name] for name, leaf in head.items() if vocabulary.shape[0] in leaf.shape)
+            dense -= (1 - output_share) * (sum(flops.values()) - scores) + scores
             scored_share = min(output_share, self.task.batch_spec.labelled_share)
-            dense += scored_share * (6 * scores or weight_flops(self.vocabulary) * vocabulary.size)
+            tied = positions * count_flops(math.inf, self.vocabulary in frozen) * vocabulary.size
+            dense += scored_share * (scores or tied)
         stacks = {name: leaf for name, leaf in kernels.items() if is_stack(name)}
         after_attention = [name for name in stacks if not self.roles[name].reads_all_positions]
         last_layer = sum(
@@ -169,7 +184,7 @@ class Network:
                 + 2 * prefix_length
                 for visibility in model_config.visibilities
             )
-            attention = 6 * model_config.hidden_size * sum(products) * positions
+            attention = count_flops(1, 1 < lowest) * model_config.hidden_size * sum(products) * positions
         return self.task.backbone_passes * (dense + attention)
 
 

@@ -260,7 +260,7 @@ def prepare_run(
         eval_every=eval_every,
         save_every=config.checkpoint.every_steps or eval_every,
         trainer=trainer,
-        flops_per_unit=net.train_flops_per_token(size.length, output_share),
+        flops_per_unit=net.train_flops_per_token(size.length, output_share, trainer.abstract.frozen),
     )
 
 

@@ -61,6 +61,11 @@ def test_flops_of_a_picture_are_those_that_torch_counts(model_type):
         with FlopCounterMode(display=False) as counter:
             model(torch.zeros(1, 3, 96, 96))
     assert net.train_flops_per_token(1) == 3 * counter.get_total_flops()
+    all_but_head = [
+        name for name in net.roles if not name.startswith("head/")
+    ]  # which has gradients then, alone
+    head = net.abstract["head/kernel"].size
+    assert net.train_flops_per_token(1, frozen=all_but_head) == counter.get_total_flops() + 4 * head
     if model_type != "resnet":
         pruned = network(make_settings(96), hf_config.to_dict(), LABELS * 2).train_flops_per_token(1)
         width, inner, positions = 768, 3072, net.model_config.positions
@@ -275,3 +280,25 @@ def test_adapters_of_texts_are_refused(method):
         UserError, match=f"'{method}' puts vectors before texts, and the model_type 'vit' reads images"
     ):
         read_fitting_config(config, VIT.to_hf(), ["vit"])
+
+
+def test_flops_of_frozen_stages_are_those_of_gradients_that_are_computed():
+    """Of a stem and stages with nothing trained below, a third; of those above trained ones, two thirds."""
+    net = network(make_settings(16), RESNET.to_hf())
+    stages = {
+        number: [name for name in net.roles if name.startswith(f"backbone/stages/{number}/")]
+        for number in (0, 1)
+    }
+    stem = [name for name in net.roles if name.startswith("backbone/stem/")]
+
+    def flops(frozen):
+        return net.train_flops_per_token(1, frozen=frozen)
+
+    def of(names):
+        kernels = [name for name in names if net.roles[name].kind is Kind.KERNEL]
+        return sum(2 * net.abstract[name].size * net.roles[name].uses for name in kernels)
+
+    below = stem + stages[0]
+    assert flops([]) - flops(stem) == 2 * of(stem)
+    assert flops([]) - flops(below) == 2 * of(below)
+    assert flops([]) - flops(stages[1]) == of(stages[1])

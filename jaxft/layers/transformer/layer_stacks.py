@@ -1,6 +1,7 @@
 """Makes the layers of a backbone as one stack, runs them one after the other, and takes stacks apart."""
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
@@ -153,6 +154,16 @@ def number_of_stage(name: str) -> int | None:
     """Returns the stage of layers of other shapes, from 0, that the parameter at path `name` belongs to, if any."""
     stage = re.match(r"backbone/stages/(\d+)/", name)
     return None if stage is None else int(stage[1])
+
+
+def depth_of(name: str) -> float:
+    """Returns how high the parameter at path `name` stands: 0 for what the first layer reads, then layers, then more.
+
+    All layers of a stack have 1, those of a stage its number from 1, and what stands above them infinity.
+    """
+    if (stage := number_of_stage(name)) is not None:
+        return 1 + stage
+    return 1 if is_stack(name) else math.inf if is_above_stacks(name) else 0
 
 
 def is_above_stacks(name: str) -> bool:
