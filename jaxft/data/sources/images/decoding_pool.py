@@ -60,7 +60,7 @@ def _finish(finish: Finish, number: int, result: np.ndarray | BrokenImage) -> np
 class DecodingPool:
     """Applies operations to images in worker processes. It may be used from several threads.
 
-    Workers start when they are first needed, and end with `close`, or when the pool is deleted.
+    Workers start when they are first needed, and end when the pool is deleted.
     """
 
     def __init__(self, workers: int):
@@ -99,13 +99,6 @@ class DecodingPool:
                 lambda number, request: _finish(finish, number, compute(request)), itertools.count(), requests
             )
         )
-
-    def close(self) -> None:
-        """Ends the workers. It may be called twice."""
-        with self._lock:
-            running, self._running = self._running, None
-        if running is not None:
-            running.stop()
 
 
 def default_workers() -> int:

@@ -24,6 +24,4 @@ def save(image, format="PNG", **options):
 
 @pytest.fixture(scope="session")
 def workers():
-    pool = DecodingPool(2)
-    yield pool
-    pool.close()
+    return DecodingPool(2)

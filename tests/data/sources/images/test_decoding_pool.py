@@ -70,8 +70,6 @@ def test_a_killed_worker_is_replaced_and_its_image_is_named(requests):
     )
     for result, expected in zip(others[:4], before[1:5], strict=True):
         np.testing.assert_array_equal(result, expected)
-    with_workers.close()
-    with_workers.close()
 
 
 def test_a_bug_is_no_broken_image(workers):
