@@ -1,4 +1,4 @@
-"""Defines what tasks share that read data: the model of a text, chunks of a stream, the cache, counts over processes."""
+"""Defines what tasks share that read data: the model of texts, chunks of a stream, the cache, counts over processes."""
 
 import abc
 from collections.abc import Callable, Iterable, Iterator, Sequence

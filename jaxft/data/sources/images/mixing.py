@@ -13,9 +13,9 @@ from jaxft.data.sources.images.augmentation import Box, DrawKey
 class Mixing:
     """Says how each image of training is mixed with a partner. With both kinds, half of the images get each.
 
-    An image's partner is another example of the data set, or of its shard, a function of (seed, epoch, example) alone. It need not be in
-    the batch, so it does not depend on the batch, the mesh or the processes, at the price of decoding it too. The
-    partner is mixed in as it is augmented in this epoch.
+    An image's partner is another example of the data set, or of its shard, a function of (seed, epoch, example) alone.
+    It need not be in the batch, so it does not depend on the batch, the mesh or the processes, at the price of decoding
+    it too. The partner is mixed in as it is augmented in this epoch.
 
     Attributes:
       mixup: alpha of mixup's Beta distribution (Zhang et al., 2018); 0 for no mixup.
