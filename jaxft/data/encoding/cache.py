@@ -1,7 +1,6 @@
 """Caches encoded windows in a file that is either complete or absent. Processes that share the file share the work."""
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import logging
@@ -16,6 +15,7 @@ import pyarrow as pa
 
 from jaxft.data.encoding.windows import Windows, add_prompt, join_windows
 from jaxft.data.ragged import offsets_from_lengths
+from jaxft.io.locks import lock
 
 CHUNK_CHARACTERS = 1 << 21  # of text that one chunk holds: some seconds of work in bounded memory
 
@@ -23,6 +23,7 @@ CHUNK_CHARACTERS = 1 << 21  # of text that one chunk holds: some seconds of work
 ChunkEncoders = dict[range, Callable[[], Iterable[Windows]]]
 
 _log = logging.getLogger(__name__)
+_WORK = "encodes the same text"
 _CHECKSUM = b"jaxft.checksum"  # the key of the checksum in a file's schema
 
 
@@ -81,7 +82,7 @@ def _encode_into_file(path: pathlib.Path, encoders: ChunkEncoders) -> Windows | 
     """Makes the file, together with other processes, and loads it; returns None if it cannot be written."""
     if len(encoders) == 1:
         [encode] = encoders.values()
-        with _lock(path) as (_, has_waited):
+        with lock(path, _WORK) as (_, has_waited):
             windows = load_windows(path) if has_waited else None
             if windows is None:
                 save_joined_windows(encode(), path)
@@ -91,7 +92,7 @@ def _encode_into_file(path: pathlib.Path, encoders: ChunkEncoders) -> Windows | 
     # A chunk's file is named after its range, so it cannot be confused with a chunk that another process cut elsewhere.
     files = {folder / f"{items.start}-{items.stop}.arrow": encode for items, encode in encoders.items()}
     _encode_free_chunks(path, files)
-    with _lock(path):
+    with lock(path, _WORK):
         windows = load_windows(path)
         if windows is None:
             save_joined_windows(_load_chunks(files), path)
@@ -107,7 +108,7 @@ def _encode_free_chunks(
     for file, encode in files.items():
         if file.exists():
             continue
-        with _lock(file, wait=False) as (is_held, _):
+        with lock(file, _WORK, wait=False) as (is_held, _):
             if path.exists():  # other processes were quicker
                 break
             if is_held and not file.exists():
@@ -119,35 +120,9 @@ def _encode_free_chunks(
 def _load_chunks(files: dict[pathlib.Path, Callable[[], Iterable[Windows]]]) -> Iterator[Windows]:
     """Yields the windows of each chunk once its encoding process is done. Encodes chunks that have no file."""
     for file, encode in files.items():
-        with _lock(file):
+        with lock(file, _WORK):
             windows = load_windows(file)
         yield from encode() if windows is None else [windows]
-
-
-@contextlib.contextmanager
-def _lock(path: pathlib.Path, wait: bool = True) -> Iterator[tuple[bool, bool]]:
-    """Keeps out other processes that lock the same path; yields two flags, `is_held` and `has_waited`.
-
-    The system frees the lock when the process ends for any reason. If the file system has no locks, no process waits
-    and `is_held` is True.
-    """
-    is_held, has_waited, lock = True, False, pathlib.Path(f"{path}.lock")
-    with contextlib.ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(open(lock, "wb"))
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if wait:
-                    _log.info("another process is encoding the same text (it holds %s); waiting for it", lock)
-                    fcntl.flock(file, fcntl.LOCK_EX)
-                is_held, has_waited = wait, wait
-            if is_held:
-                stack.callback(_remove, lock)  # waiting processes already have the file open
-        except OSError:  # the folder is not writable, or the file system has no locks
-            pass
-        yield is_held, has_waited
 
 
 def _remove(path: pathlib.Path) -> None:

@@ -265,7 +265,7 @@ def test_one_of_several_threads_encodes_and_the_others_map_its_file(tmp_path, mo
             pool.submit(encode_sentences, corpus, tokenizer(), LABELS, max_length=16, cache_dir=tmp_path)
             for _ in "ab"
         ]
-        while "another process is encoding the same text" not in caplog.text:
+        while "another process encodes the same text" not in caplog.text:
             assert not any(future.done() for future in futures)
         ended.set()
         assert all(equal(future.result(60), fresh) for future in futures)

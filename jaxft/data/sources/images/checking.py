@@ -13,11 +13,11 @@ import PIL
 from jaxft.data.sources import files
 from jaxft.data.sources.images.decoding import MAX_PIXELS, BrokenImage
 from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest
-from jaxft.data.sources.images.pixel_cache import lock
 from jaxft.data.sources.images.preparation import Hashing
 from jaxft.data.sources.images.reading import ImageExample
 from jaxft.errors import UserError
 from jaxft.io.files import write_json
+from jaxft.io.locks import lock
 
 _SHOWN = 3  # broken images in a message
 _CHUNK = 1024  # images whose results are awaited at a time
@@ -84,7 +84,7 @@ def _load_or_inspect(
     if cache_folder is None or key is None:
         return _inspect(examples, pool, hashing, name, log)
     path = cache_folder / f"images-{key[:32]}.json"
-    with lock(path.with_suffix(".lock")):  # other processes of the run wait for the first
+    with lock(path, "decodes the same images"):
         results: list[dict[str, str]] = [{}] * len(examples)
         with contextlib.suppress(OSError, ValueError):  # there is no file, or it is damaged
             known = json.loads(path.read_text(encoding="utf-8"))

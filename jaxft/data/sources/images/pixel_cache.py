@@ -1,7 +1,5 @@
 """Keeps decoded and resized images in a file that is either complete or absent."""
 
-import contextlib
-import fcntl
 import hashlib
 import logging
 import os
@@ -9,7 +7,7 @@ import pathlib
 import struct
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import PIL
@@ -19,6 +17,7 @@ from jaxft.data.sources.images.decoding import BrokenImage
 from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest
 from jaxft.data.sources.images.preparation import Shrinking
 from jaxft.data.sources.images.reading import ImageExample
+from jaxft.io.locks import lock
 
 _BATCH = 256  # images that are in memory at once
 _SCHEMA = pa.schema(
@@ -78,7 +77,7 @@ def load_or_decode(
         digest.update(example.digest.encode())
     path = folder / f"pixels-{digest.hexdigest()[:32]}.arrow"
     try:
-        with lock(path.with_suffix(".lock")):
+        with lock(path, "decodes the same images"):
             if (cache := _load(path, len(examples))) is None:
                 _save(path, examples, pool, shrinking)
                 cache = _load(path, len(examples))
@@ -90,19 +89,6 @@ def load_or_decode(
             getattr(error, "strerror", error),
         )
         return None
-
-
-@contextlib.contextmanager
-def lock(path: pathlib.Path) -> Iterator[None]:
-    """Keeps out other processes that lock the same file, where it can be written and its file system has locks.
-
-    The system frees the lock when a process ends for any reason.
-    """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fcntl.flock(stack.enter_context(open(path, "wb")), fcntl.LOCK_EX)
-        yield
 
 
 def _load(path: pathlib.Path, count: int) -> PixelCache | None:
