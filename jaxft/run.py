@@ -496,12 +496,13 @@ class Adapters:
         adapters: "str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]]",
         *,
         run: str | os.PathLike[str] | None = None,
-        model: str | None = None,
+        model: str | os.PathLike[str] | None = None,
         field: str = "adapter",
     ):
         named = adapters if isinstance(adapters, Mapping) else {"": adapters}
         self._addresses = {name: os.fspath(address) for name, address in named.items()}
-        self._run, self._model, self._field = None if run is None else Path(run), model, field
+        self._run, self._field = None if run is None else Path(run), field
+        self._model = None if model is None else os.fspath(model)
 
     def __repr__(self) -> str:
         return f"Adapters({self._addresses!r})"

@@ -170,6 +170,7 @@ def plan_adapters(
     try:
         targets = find_targets(settings, presets, table, kernels)
         saved_layers = _find_saved(settings.modules_to_save, table, model)
+        targets = _leave_out_saved(targets, saved_layers)
     except UserError as error:
         if settings.init_from is None:
             raise
@@ -191,8 +192,19 @@ def plan_adapters(
     return AdapterPlan(settings, targets, frozenset(saved_layers), cast(Any, model).backbone.config, partial)
 
 
+def _leave_out_saved(targets: Sequence[Target], saved: Mapping[str, Sequence[bool]]) -> tuple[Target, ...]:
+    """Returns targets without the layers that are trained completely, which get no adapters, as in PEFT."""
+    left = []
+    for target in targets:
+        layers = [saved[path] for path in (f"{linear}/kernel" for linear in target.linears) if path in saved]
+        ranks = tuple(0 if any(kept) else rank for rank, *kept in zip(target.ranks, *layers, strict=True))
+        if any(ranks):
+            left.append(dataclasses.replace(target, ranks=ranks))
+    return tuple(left)
+
+
 def list_linear_methods() -> list[str]:
-    """Returns the methods that every model may have."""
+    """Returns the methods that need no place of their own in a backbone."""
     return [name for name, method in METHODS.items() if method.attach is None]
 
 

@@ -33,6 +33,11 @@ from jaxft.tasks.registry import head_kind, make_export
 from jaxft.training.run_folder.workdir import Run
 
 POOLER = "backbone/pooler/"
+# Settings of data that say nothing of how an answer is found. The head is written in the units of numbers already.
+OF_TRAINING = (
+    *("train", "dev", "test", "dev_fraction", "shards", "cache_dir", "cached_edge", "workers", "broken"),
+    "label_range",
+)
 # The file that is copied into the folder of an adapter that PEFT does not read. It runs only there.
 LOADER = Path(__file__).parent / "adapter_loader.py"
 
@@ -95,11 +100,10 @@ def export_adapter(model: Model, output: Path, add_files: Callable[[Path], None]
 def _select_settings(config: sections.Settings) -> dict[str, Any]:
     """Returns the settings with which `jaxft predict` answers as the run does, besides those that PEFT's files say."""
     shared, unset = declarations(sections.Settings), defaults(type(config))
-    sources = [f"data.{name}" for name in ("train", "dev", "test", "cache_dir")]
     return {
         key: value
         for key, value in flatten(config).items()
-        if (key.startswith("data.") and key not in sources)
+        if (key.startswith("data.") and key.removeprefix("data.") not in OF_TRAINING)
         or (key.startswith("model.") and key not in shared)
         or key == "adapter.base_dtype"
         if value != unset[key] or key == "data.max_length"

@@ -290,10 +290,20 @@ def initial_parameters(
             np.asarray(parameters[net.vocabulary][np.asarray(ids)]), leaf.sharding
         )
     if config.adapter.init_from is not None:
-        table = family_of(checkpoint.hf_config).table_with_head(head_kind(config.task), net.model_config)
+        family, kind = family_of(checkpoint.hf_config), head_kind(config.task)
+        table = family.table_with_head(kind, net.model_config)
         adapter = read_adapter(config.adapter.init_from)
+        find_order = find_head_order or net.task.head_order
+        usual = dict(checkpoint.hf_config)
+        if kind in family.heads:
+            usual["architectures"] = [family.heads[kind].architecture]
         loaded, note = load_adapter(
-            adapter, net.adapters, table, net.abstract, find_head_order or net.task.head_order
+            adapter,
+            net.adapters,
+            table,
+            net.abstract,
+            # A config.json that says only what the labels are is about a head of the base's family.
+            lambda fields: find_order({**usual, **fields}),
         )
         placed = {path: put_array(value, net.abstract[path].sharding) for path, value in loaded.items()}
         placed = net.adapters.keep_other_layers(placed, parameters)

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxft.config.sections import Settings
+from jaxft.errors import UserError
+from jaxft.io.files import read_json
 from jaxft.tasks.base import Log
 from jaxft.training.log.waits import announced
 from jaxft.training.network import initial_parameters
@@ -19,7 +22,15 @@ from jaxft.training.run_folder.frozen_base import (
 from jaxft.training.run_folder.identity import check_identity, describe_changed_versions
 from jaxft.training.run_folder.remote_folder import fetch_run
 from jaxft.training.run_folder.workdir import save_model_files
+from jaxft.training.settings import settings_from_config
 from jaxft.training.train_state import SavedState, TrainState
+
+# Settings of adapters without which their values would mean something else.
+OF_FUNCTION = (
+    *("method", "target_modules", "feedforward_modules", "layers_to_transform", "modules_to_save", "bias"),
+    *("r", "init_r", "alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
+    *("placement", "activation", "num_virtual_tokens"),
+)
 
 
 def restore_state(
@@ -62,6 +73,20 @@ def restore_state(
     return step, run.trainer.form.from_saved(state), meta["progress"], base
 
 
+def _check_same_adapters(config: Settings, folder: Path) -> None:
+    """Raises `UserError` if the adapters of the run in `folder`, whose values this one takes, compute otherwise."""
+    path = folder / "config.json"
+    if not config.adapter.is_used or not path.is_file():
+        return
+    ours, theirs = config.adapter, settings_from_config(read_json(path), str(path)).adapter
+    for name in OF_FUNCTION if theirs.is_used else ():
+        if getattr(ours, name) != getattr(theirs, name):
+            raise UserError(
+                f"config.adapter.{name}={getattr(ours, name)!r}: the adapters of config.init_from={config.init_from} "
+                f"have {getattr(theirs, name)!r}; set the same, or begin without config.init_from"
+            )
+
+
 def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> tuple[TrainState, FrozenBase]:
     """Loads or makes the first weights and the optimizer's state, and writes the model files of the run.
 
@@ -78,6 +103,7 @@ def make_first_state(run: PreparedRun, workdir: Path, log: Log) -> tuple[TrainSt
         with announced(f"loading the weights of {config.init_from}", log):
             base = load_base(net, config, base_model, log)
             folder = fetch_run(Path(config.init_from))
+            _check_same_adapters(config, folder)
             _, parameters = load_best(folder, net.kept, net.task.labels, log, base.digest)
             parameters |= base.parameters
         log(f"weights: {config.init_from}")

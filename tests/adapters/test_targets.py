@@ -37,3 +37,19 @@ def test_an_adapter_of_another_base_is_named():
         UserError, match=r"init_from=mine: the model has other modules .* as config.model.checkpoint"
     ):
         network(settings)
+
+
+def test_layers_that_are_trained_completely_get_no_adapters():
+    settings = {
+        "target_modules": ("query", "attention.output.dense"),
+        "modules_to_save": ("layer.1.attention.output",),
+    }
+    plan = network({"method": "lora"} | settings).adapters
+    assert {target.tensor.split(".")[-3]: target.ranks for target in plan.targets} == {
+        "self": (8, 8),
+        "output": (8, 0),
+    }
+    plan = network(
+        {"method": "lora", "target_modules": ("query", "key"), "modules_to_save": ("key",)}
+    ).adapters
+    assert [target.tensor.split(".")[-2] for target in plan.targets] == ["query"]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+import jaxft
 from jaxft.adapters.peft.config import WITH_LOADER
 from jaxft.adapters.plan import is_adapter, merge_parameters
 from jaxft.cli import use
@@ -66,6 +67,12 @@ def assert_exports_are_the_run(workdir, tiny_flags, base) -> None:
     net = prepare_network(model.task, config, model.run.checkpoint.hf_config, model.net.mesh)
     start, line = initial_parameters(net, config, open_base_model(config, print))
     assert f"its head is kept, for it has the same {len(model.run.labels)} labels" in line
+    labels_alone = shutil.copytree(folder, workdir / "labels_alone")
+    fields = json.loads((folder / "config.json").read_text())
+    (labels_alone / "config.json").write_text(json.dumps({"id2label": fields["id2label"]}))
+    of_labels = load_settings(tiny_flags[1], [*flags[:-1], f"--config.adapter.init_from={labels_alone}"])
+    _, line_of_labels = initial_parameters(net, of_labels, open_base_model(config, print))
+    assert f"its head is kept, for it has the same {len(model.run.labels)} labels" in line_of_labels
     expected = merge_parameters(model.net.graphdef, model.parameters)
     for path, value in merge_parameters(net.graphdef, start).items():
         np.testing.assert_allclose(value, expected[path], atol=1e-6, err_msg=path)
@@ -219,6 +226,39 @@ def test_a_run_is_resumed_to_the_bit_and_belongs_to_its_base(tiny_flags, tiny_be
     (tmp_path / "cut" / "summary.json").unlink()
     with pytest.raises(UserError, match=message):
         loop.train(config, tmp_path / "cut")
+
+
+def test_numbers_of_an_exported_adapter_are_those_of_its_run(tiny_bert, tmp_path):
+    """The head of the files is in the units of the data, so it is not scaled again. They compute with their alpha."""
+    records = [
+        {"text": text, "label": float(len(text))} for text in ("a", "a dog", "a dog ran", "a dog ran home")
+    ] * 4
+    settings = {
+        "task": "sequence_classification",
+        "model.checkpoint": str(tiny_bert),
+        "model.problem_type": "regression",
+        "data.label_range": (0.0, 50.0),
+        "data.max_length": 16,
+        "data.dev_fraction": 0.5,
+        "adapter.method": "lora",
+        "train.steps": 2,
+        "batch.rows": 2,
+        "eval.bootstrap": 0,
+        "log.tensorboard": False,
+    }
+    run = jaxft.train(settings, tmp_path / "run", train=records)
+    export_run(run.folder, tmp_path / "adapter", format="peft")
+    written = json.loads((tmp_path / "adapter/jaxft.json").read_text())
+    assert written.keys().isdisjoint({"data.label_range", "data.dev_fraction", "data.train"})
+    [expected, answer] = [
+        model.predict("a dog ran")["predicted_value"] for model in (run, jaxft.Adapters(tmp_path / "adapter"))
+    ]
+    assert answer == pytest.approx(expected, rel=1e-4) and abs(expected) > 1e-3
+
+    settings |= {"init_from": str(run.folder), "adapter.alpha": 16.0}
+    message = "adapter.alpha=16.0: the adapters of config.init_from=.* have 8.0; set the same"
+    with pytest.raises(UserError, match=message):
+        jaxft.train(settings, tmp_path / "next", train=records)
 
 
 def test_wrong_modules_are_named_before_the_data_is_encoded(tiny_flags, monkeypatch):

@@ -94,7 +94,16 @@ def read_settings(adapter: AdapterFiles) -> dict[str, Any]:
         settings["init_lora_weights"] = _read_init(config.get("init_lora_weights"), where)
     if method == "adalora":
         ranks = {module: adapter.tensors[f"{module}.lora_E"].shape[0] for module in modules}
+        if not all(ranks.values()) and config.get("bias") == "lora_only":
+            raise UserError(
+                f"{where}: 'bias' is 'lora_only', and the module {min(ranks, key=ranks.__getitem__)} has a bias and no "
+                "rank, which jaxft does not support; merge the adapter in PEFT (merge_and_unload)"
+            )
         modules = [module for module in modules if ranks[module]]
+        if not modules:
+            raise UserError(
+                f"{where}: no module has a rank above 0, so it changes nothing; start from its base"
+            )
         settings["rank_pattern"] = tuple(
             (re.escape(module), ranks[module]) for module in modules if ranks[module] != values.get("init_r")
         )
@@ -124,6 +133,7 @@ def _join_layers(modules: Sequence[str]) -> tuple[str, ...]:
 
 def _read_init(init: Any, where: str) -> str:
     """Returns our name of an initialization; raises `UserError` for one that changed the base weights by chance."""
+    init = init.lower() if isinstance(init, str) else init
     if init in ("pissa", "olora"):
         return init
     if init not in PLAIN_INITS:

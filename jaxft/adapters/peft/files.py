@@ -50,7 +50,11 @@ def load_adapter(
     entries = tensors_of(plan.settings.method, use_dora=plan.settings.use_dora)
     loaded = from_peft(entries, plan.targets, parameters, tensors, source)
     loaded |= load_virtual_tokens(plan.settings.method, parameters, tensors, source)
-    others = {name: tensors[name] for name in tensors.keys() - list_names(entries, plan.targets) - {TENSOR}}
+    others = {
+        name: tensors[name]
+        for name in tensors.keys() - list_names(entries, plan.targets) - {TENSOR}
+        if tensors[name].size  # AdaLoRA may leave a module no rank
+    }
     if embeddings := [name for name in others if "lora_embedding_" in name]:
         raise UserError(
             f"{source}: the tensor {embeddings[0]!r} is an adapter of embeddings, which jaxft does not support; merge "

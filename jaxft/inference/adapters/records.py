@@ -176,10 +176,11 @@ class MixedAnswers(Answers[AdaptedExample, Any]):
 
     def parse(self, where: str, origin: str, record: Mapping[str, Any]) -> AdaptedExample:
         """Returns the example of a record. Raises `UserError` if it names no adapter that is here."""
-        name = record.get(self._field) or ""
+        name = record.get(self._field)
+        name = "" if name is None else name
         if name not in self._names:
             state, hint = f"its {self._field!r} is {name!r}", ""
-            if not name:
+            if name == "":
                 state = f"has no {self._field!r}"
                 hint = "; --run RUN, or an --adapter without a name, answers records that name none"
             names = list_names([repr(known) for known in self._names if known])

@@ -77,11 +77,16 @@ def make_peft(
 
 @torch.no_grad()
 def prune_ranks(model: peft.PeftModel) -> None:
-    """Sets values of AdaLoRA to 0, in some modules all but one, and tells PEFT which are left."""
+    """Sets values of AdaLoRA to 0, in some modules all but one, and tells PEFT which are left.
+
+    Without biases, the last module keeps none.
+    """
     pattern = {}
     values = {name: value for name, value in model.base_model.model.named_parameters() if ".lora_E." in name}
     for number, (name, value) in enumerate(values.items()):
         removed = [rank for rank in range(len(value)) if rank != number % len(value)][: number % len(value)]
+        if number == len(values) - 1 and model.peft_config["default"].bias == "none":
+            removed = list(range(len(value)))
         value[removed] = 0.0
         pattern[name] = [rank not in removed for rank in range(len(value))]
     model.peft_config["default"].rank_pattern = pattern
