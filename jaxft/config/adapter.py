@@ -30,6 +30,12 @@ METHODS: dict[str, tuple[str, ...]] = {
     "prompt": ("num_virtual_tokens", "prompt_tuning_init", "prompt_tuning_init_text"),
 }
 _EVERY_METHOD = ("method", "init_from", "modules_to_save", "base_dtype")
+# Settings of adapters without which their values would mean something else.
+OF_FUNCTION = (
+    *("method", "target_modules", "feedforward_modules", "layers_to_transform", "modules_to_save", "bias"),
+    *("r", "init_r", "alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
+    *("placement", "activation", "num_virtual_tokens"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxft.config.adapter import OF_FUNCTION
 from jaxft.config.sections import Settings
 from jaxft.errors import UserError
 from jaxft.io.files import read_json
@@ -24,13 +25,6 @@ from jaxft.training.run_folder.remote_folder import fetch_run
 from jaxft.training.run_folder.workdir import save_model_files
 from jaxft.training.settings import settings_from_config
 from jaxft.training.train_state import SavedState, TrainState
-
-# Settings of adapters without which their values would mean something else.
-OF_FUNCTION = (
-    *("method", "target_modules", "feedforward_modules", "layers_to_transform", "modules_to_save", "bias"),
-    *("r", "init_r", "alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"),
-    *("placement", "activation", "num_virtual_tokens"),
-)
 
 
 def restore_state(

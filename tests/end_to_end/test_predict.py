@@ -234,9 +234,9 @@ def test_text_computes_as_few_slots_as_it_needs_and_large_files_compile_once(mod
 
     compiled = []
 
-    def compile_and_count(net, shapes, compile_eval=inference.compile_eval):
+    def compile_and_count(net, shapes, *, compile_eval=inference.compile_eval, **options):
         compiled.extend((shape.rows, shape.length) for shape in shapes)
-        return compile_eval(net, shapes)
+        return compile_eval(net, shapes, **options)
 
     monkeypatch.setattr(inference, "compile_eval", compile_and_count)
     short, longer, much = ["Peter left"], ["Peter left Oslo"] * 16, ["Peter left Oslo"] * 200

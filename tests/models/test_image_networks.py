@@ -294,11 +294,11 @@ def test_flops_of_frozen_stages_are_those_of_gradients_that_are_computed():
     def flops(frozen):
         return net.train_flops_per_token(1, frozen=frozen)
 
-    def of(names):
+    def forward_flops(names):
         kernels = [name for name in names if net.roles[name].kind is Kind.KERNEL]
         return sum(2 * net.abstract[name].size * net.roles[name].uses for name in kernels)
 
     below = stem + stages[0]
-    assert flops([]) - flops(stem) == 2 * of(stem)
-    assert flops([]) - flops(below) == 2 * of(below)
-    assert flops([]) - flops(stages[1]) == of(stages[1])
+    assert flops([]) - flops(stem) == 2 * forward_flops(stem)
+    assert flops([]) - flops(below) == 2 * forward_flops(below)
+    assert flops([]) - flops(stages[1]) == forward_flops(stages[1])

@@ -260,7 +260,7 @@ REFUSED = {
     ),
     "list of labels": (
         lambda folder, base: (folder / "config.json").write_text('{"id2label": ["a", "b", "c", "d", "e"]}'),
-        'config.json, id2label: found list; expected the label of each output, {"0": NAME, "1": NAME',
+        'config.json, id2label: found a list; expected the label of each output, {"0": NAME, "1": NAME',
     ),
     "labels from one": (
         lambda folder, base: (folder / "config.json").write_text(

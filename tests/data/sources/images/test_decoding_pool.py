@@ -128,8 +128,8 @@ import numpy as np
 pool = DecodingPool(1)
 image = np.zeros((4, 4), np.uint8)
 pool.prepare(Hashing(), [ImageRequest(image, "photo")])
-print(*(worker._process.pid for worker in pool._running._all), flush=True)
 try:
+    print(*(worker._process.pid for worker in pool._running._all), flush=True)
     sys.stdin.readline()
 except KeyboardInterrupt:  # as a terminal sends it to all processes of its group
     print(len(pool.prepare(Hashing(), [ImageRequest(image, "photo")])[0]), flush=True)
