@@ -25,13 +25,18 @@ class FlagParser(argparse.ArgumentParser):
     def _with_underscores(self, argument: str) -> str:
         """Returns an argument, with underscores in place of hyphens if it then begins with a flag."""
         flag, equals, value = argument.partition("=")
-        known = re.sub("(?<=[a-z])-", "_", flag)
+        known = _replace_hyphens(flag)
         return known + equals + value if known in self._option_string_actions else argument
 
     def near_flags(self, argument: str) -> list[str]:
         """Returns the flag that an unknown argument may mean, if there is one."""
-        flag = re.sub("(?<=[a-z])-", "_", argument.partition("=")[0])
+        flag = _replace_hyphens(argument.partition("=")[0])
         return difflib.get_close_matches(flag, self._option_string_actions, n=1)
+
+
+def _replace_hyphens(flag: str) -> str:
+    """Returns a flag with underscores in place of the hyphens within it."""
+    return re.sub("(?<=[a-z])-", "_", flag)
 
 
 def make_parser(verb: str, description: str, epilog: str = "") -> FlagParser:

@@ -206,11 +206,10 @@ class _Worker:
 
     def end(self) -> int:
         """Ends the process, if it runs; returns its exit code."""
-        process, self._process = self._process, None
-        if process is None:
+        if self._process is None:
             return 0
-        with contextlib.suppress(OSError):
-            self._input.close()
+        self.close_input()
+        process, self._process = self._process, None
         try:
             code = process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
