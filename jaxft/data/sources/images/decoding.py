@@ -90,7 +90,8 @@ def decode_opened(image: Image.Image, place: str, max_pixels: int = MAX_PIXELS) 
     _check_size(*image.size, place, max_pixels)
     with _report_damage(place):
         image.load()
-        if image.mode == "I" and image.format != "PPM":  # of PPM, Pillow scales all values to 16 bits
+        # A PNG has 16 bits at most, and values of PPM are scaled to 16 bits by Pillow.
+        if image.mode == "I" and image.format not in ("PNG", "PPM"):
             raise BrokenImage(f"{place}: an image of 32 bits for each pixel; {_BITS}")
         return _convert_to_rgb(_turn(image), place)
 
