@@ -116,9 +116,15 @@ def _find_task(task_type: Any, family: Family, where: str) -> tuple[str, HeadKin
 
 
 def _count_outputs(files: AdapterFiles, kind: HeadKind, base_config: Mapping[str, Any]) -> int:
-    """Returns the number of outputs of an adapter's head. Raises `UserError` if a tensor of the head is missing."""
-    table = family_of(base_config).table_with_head(kind, read_model_config(base_config))
-    head = {rule.parameter: rule.tensor for rule in table.rules if rule.parameter.startswith("head/")}
+    """Returns the number of outputs of an adapter's head.
+
+    Raises `UserError` if a tensor of the head is missing, but those that the head shares with that of pretraining, which
+    the base may have.
+    """
+    family, model_config = family_of(base_config), read_model_config(base_config)
+    shared = family.shared_head_rules(kind, model_config)
+    rules = [rule for rule in family.head(kind, model_config).rules if rule not in shared]
+    head = {rule.parameter: rule.tensor for rule in rules}
     if missing := [tensor for tensor in head.values() if tensor not in files.tensors]:
         raise UserError(
             f"{files.folder} has no tensor {missing[0]!r} of the head, so its answers are lost; train it with its "

@@ -18,7 +18,9 @@ from jaxft.hub.adapter_files import CONFIG, AdapterFiles, read_adapter
 from jaxft.hub.tensors import open_tensors
 from jaxft.inference.adapters.peft_run import infer_run
 from jaxft.inference.model import Model, make_model, open_model
+from jaxft.models.registry import family_of, read_model_config
 from jaxft.tasks.base import Log
+from jaxft.tasks.registry import head_kind
 from jaxft.training.network import Network, initial_parameters
 from jaxft.training.run_folder.frozen_base import select_base
 from jaxft.training.run_folder.workdir import Run, open_run
@@ -114,7 +116,7 @@ def load_source(source: AdapterSource, log: Log) -> Model:
 
         def load(net: Network, config: Settings) -> dict[str, jax.Array]:
             keep_order = list(range(net.abstract["head/kernel"].shape[-1]))  # that of the run's labels
-            _check_pooler(run, net.abstract, files)
+            _check_base(run, net.abstract, files)
             parameters, _ = initial_parameters(net, config, run.checkpoint, lambda _: keep_order)
             base = select_base(net, parameters, log)
             return {name: parameters[name] for name in net.kept} | base.parameters
@@ -167,15 +169,25 @@ def _open_adapter(
     return run, None
 
 
-def _check_pooler(run: Run, names: Collection[str], files: AdapterFiles) -> None:
-    """Raises `UserError` if the pooler is neither the base's nor the adapter's: it would be a random one."""
-    if not any(name.startswith(POOLER) for name in names):
-        return
-    model = run.checkpoint
+def _check_base(run: Run, names: Collection[str], files: AdapterFiles) -> None:
+    """Raises `UserError` if neither the base nor the adapter has a layer before the outputs: it would be a random one.
+
+    Args:
+      run: the facts of the run that could have trained the adapter.
+      names: the parameters of the model by path.
+      files: the adapter.
+    """
+    model, family = run.checkpoint, family_of(run.checkpoint.hf_config)
+    kind, model_config = head_kind(run.config.task), read_model_config(model.hf_config)
+    shared = [rule for rule in family.shared_head_rules(kind, model_config) if rule.parameter in names]
+    needed = {rule.tensor: rule.tensor.rpartition(".")[0] for rule in shared}
+    if any(name.startswith(POOLER) for name in names):
+        needed["pooler.dense.weight"] = "pooler"
     assert model.folder is not None  # only new models have none
     tensors = [*files.tensors, *(open_tensors(model.folder) if model.reader is None else model.reader.open())]
-    if not any("pooler.dense.weight" in name for name in tensors):
-        raise UserError(
-            f"the base {model.address} has no pooler, and the adapter brings none, so its answers are lost; train it "
-            "with modules_to_save=('pooler', 'classifier')"
-        )
+    for tensor, module in needed.items():
+        if not any(tensor in name for name in tensors):
+            raise UserError(
+                f"the base {model.address} has no {module}, and the adapter brings none, so its answers are lost; "
+                f"train it with modules_to_save=({module!r}, 'classifier')"
+            )

@@ -30,11 +30,11 @@ LABELS = {
 }
 
 
-def make_adapter(base, folder, task: str, adapter: peft.PeftConfig, count: int, seed: int):
+def make_adapter(base, folder, task: str, adapter: peft.PeftConfig, count: int, seed: int, family="Bert"):
     """Saves an adapter with random values as its users do, and returns the model."""
     adapter.task_type = task
     torch.manual_seed(seed)
-    model_class = getattr(transformers, f"Bert{'For' + PARTS[task]}")
+    model_class = getattr(transformers, f"{family}For{PARTS[task]}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(model_class.from_pretrained(base, num_labels=count), adapter).eval()
@@ -95,6 +95,32 @@ def test_records_get_the_answers_that_torch_gives_with_their_adapters(texts, tin
         UserError, match="has no 'by'; expected .*: 'two', 'five', 'number'; --run RUN, or an"
     ):
         mixed.predict(five)
+
+
+def test_layers_that_a_head_shares_with_that_of_pretraining_may_be_the_bases(tiny_bert, tmp_path):
+    """PEFT saves the classifier of a ModernBERT without the dense layer before it, which is the base's."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_bert)
+    config = transformers.ModernBertConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=64, pad_token_id=0, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    torch.manual_seed(5)
+    bases = {"masked": "ModernBertForMaskedLM", "bare": "ModernBertModel"}
+    for name, model_class in bases.items():
+        getattr(transformers, model_class)(config).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    adapter = peft.LoraConfig(r=2, target_modules=["Wqkv"])
+    model = make_adapter(tmp_path / "masked", tmp_path / "adapter", "SEQ_CLS", adapter, 3, 6, "ModernBert")
+    assert not any("head.dense" in name for name in load_file(tmp_path / "adapter/adapter_model.safetensors"))
+    for text, answer in zip(
+        TEXTS, jaxft.Adapters({"": tmp_path / "adapter"}).predict([{"text": t} for t in TEXTS]), strict=True
+    ):
+        with torch.inference_mode():
+            scores = model(**tokenizer(text, return_tensors="pt")).logits[0].softmax(-1)
+        assert answer["score"] == pytest.approx(scores.max().item(), abs=1e-5)
+    bare = jaxft.Adapters({"": tmp_path / "adapter"}, model=str(tmp_path / "bare"))
+    with pytest.raises(UserError, match=r"bare has no head.dense, and the adapter brings none, .*=\('head.dense'"):
+        bare.predict([{"text": TEXTS[0]}])
 
 
 def test_records_of_a_file_are_answered_in_their_places_or_have_their_errors(texts, tiny_bert, tmp_path):
