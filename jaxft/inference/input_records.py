@@ -6,7 +6,7 @@ import select
 import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from jaxft.data.sources import encodings, files, formats
@@ -267,13 +267,7 @@ class Input:
 
 
 def open_input(
-    source: str,
-    kind: ExampleKind,
-    format: FileFormat,
-    log: files.Log,
-    *,
-    keys: Collection[str],
-    records: Iterator[Record] | None = None,
+    source: str, kind: ExampleKind, format: FileFormat, log: files.Log, *, keys: Collection[str]
 ) -> Input:
     """Opens an input, and logs its format if the content decides it.
 
@@ -283,15 +277,12 @@ def open_input(
       format: what the user says of the format.
       log: prints a line.
       keys: keys that records may have; they help to find the delimiter of a table.
-      records: the records, if the source is no file of records; see `Answers.list_records`.
 
     Raises:
       UserError: the source is not one file, cannot be read, or is not of the kind.
     """
     if source.startswith(("demo:", "hub:")) or format.name == "hub":
         raise UserError(f"--input {source}: answers are for files and stdin; save the text in a file")
-    if records is not None:
-        return Input(ResolvedSource(source, replace(format, name="files")), kind, None, log, records)
     files.check_single_file(source)
     files.check_readable(source, "- for stdin")
 

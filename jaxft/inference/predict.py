@@ -13,7 +13,7 @@ from typing import Any
 from jaxft.data.encoding.encoded import Encoded
 from jaxft.data.sources import encodings, files, formats
 from jaxft.data.sources.files import Log, log_nothing
-from jaxft.data.sources.formats import FileFormat
+from jaxft.data.sources.formats import FileFormat, ResolvedSource
 from jaxft.data.sources.tagged_sentences.column_layout import ColumnSettings
 from jaxft.data.sources.tagged_sentences.conll import read_layout
 from jaxft.data.sources.tagged_sentences.sentences import read_sentences
@@ -90,8 +90,11 @@ def predict_file(
     model = (
         answering.open_model() if source == "-" else None
     )  # while the first line of stdin is still to come
-    listed = answers.list_records(source, log)
-    records = open_input(source, answers.kind, format, log, keys=answers.input_keys, records=listed)
+    if (listed := answers.list_records(source, log)) is None:
+        records = open_input(source, answers.kind, format, log, keys=answers.input_keys)
+    else:
+        of_files = ResolvedSource(source, dataclasses.replace(format, name="files"))
+        records = Input(of_files, answers.kind, None, log, listed)
     name = records.source.format.name
     if name not in answers.formats:
         raise UserError(

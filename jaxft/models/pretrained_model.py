@@ -81,12 +81,12 @@ def open_pretrained_model(
     if address.startswith(NEW):
         folder = None
         hf_config, tokenizer = make_new_model(config, texts())
-        vocabulary = read_fitting_config(config, hf_config, supported).vocab_size
+        vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
     else:
         folder = resolve_address(address, config.model.revision)
         hf_config = read_config(folder)
         # Before the tokenizer, because transformers would call what is wrong here a fault of the tokenizer.
-        vocabulary = read_fitting_config(config, hf_config, supported).vocab_size
+        vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
         tokenizer = load_tokenizer(folder, reads_words=reads_words)
         if config.model.init == "pretrained" and not address.startswith(RUN):
             open_tensors(folder)  # says what is wrong with them before the data is encoded
@@ -118,7 +118,7 @@ def _ensure_padding_token(tokenizer: Any, address: str) -> None:
         )
 
 
-def read_fitting_config(
+def _read_fitting_config(
     config: Settings, hf_config: Mapping[str, Any], supported: Sequence[str]
 ) -> ModelConfig:
     """Returns the shape in a config.json; raises `UserError` if the model does not fit the task or its rows."""
@@ -149,12 +149,6 @@ def read_fitting_config(
     return model_config
 
 
-def with_image_size(config: Settings, hf_config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a config.json with the size of the run's images, if it reads any."""
-    size = getattr(config.data, "image_size", None)
-    return hf_config if size is None else hf_config | {"image_size": size}
-
-
 def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dict[str, Any]:
     """Returns the config.json of the model that `config` trains, without reading its weights, tokenizer or data.
 
@@ -166,8 +160,9 @@ def describe_pretrained_model(config: Settings, supported: Sequence[str]) -> dic
         hf_config = describe_new_model(config)
     else:
         hf_config = read_config(resolve_address(model.checkpoint, model.revision, weights=()))
-    hf_config = with_image_size(config, hf_config)
-    vocabulary = read_fitting_config(config, hf_config, supported).vocab_size
+    if (size := getattr(config.data, "image_size", None)) is not None:
+        hf_config |= {"image_size": size}
+    vocabulary = _read_fitting_config(config, hf_config, supported).vocab_size
     return hf_config | ({"vocab_size": vocabulary + len(config.data.added_tokens)} if vocabulary else {})
 
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxft.models.pretrained_model import resolve_model, with_image_size
+from jaxft.models.pretrained_model import resolve_model
 from jaxft.parallel.mesh import make_mesh, place_batch, put_array
 from jaxft.tasks.registry import make_task
 from jaxft.training.network import make_network
@@ -45,7 +45,7 @@ def train_over(name, sizes):
     values |= dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), sizes, strict=True))
     config = settings_from_config(values)
     mesh = make_mesh(config, jax.devices()[: math.prod(sizes)])
-    hf_config = with_image_size(config, SHAPES[name] | {"model_type": name})
+    hf_config = SHAPES[name] | {"model_type": name, "image_size": config.data.image_size}
     task = make_task(LABELS, config, head_dropout=0.2)
     trainer = make_trainer(
         make_network(task, *resolve_model(config, hf_config), mesh), config, total=9, warmup=0

@@ -22,7 +22,7 @@ from jaxft.layers.heads.kinds import HeadKind
 from jaxft.layers.parameters import Kind
 from jaxft.layers.runtime import PLAIN_RUNTIME, Runtime
 from jaxft.models.new_model import describe_new_model
-from jaxft.models.pretrained_model import PretrainedModel, read_fitting_config, resolve_model, with_image_size
+from jaxft.models.pretrained_model import PretrainedModel, describe_pretrained_model, resolve_model
 from jaxft.models.registry import FAMILIES
 from jaxft.models.vit.weights import interpolate_positions
 from jaxft.parallel.mesh import make_mesh
@@ -44,7 +44,7 @@ def make_settings(size=16, **values):
 def network(config, hf_config, labels=LABELS):
     """The abstract network of a run on one device."""
     task = make_task(labels, config, head_dropout=0.0)
-    model_config, runtime = resolve_model(config, with_image_size(config, hf_config))
+    model_config, runtime = resolve_model(config, hf_config | {"image_size": config.data.image_size})
     return make_network(task, model_config, runtime, make_mesh(config, jax.devices()[:1]))
 
 
@@ -183,7 +183,7 @@ def test_positions_for_another_size_are_those_that_transformers_interpolates(old
     config = make_settings(new)
     net = network(config, hf_config.to_dict())
     stored = json.loads((tmp_path / "config.json").read_text())
-    checkpoint = PretrainedModel(str(tmp_path), tmp_path, with_image_size(config, stored), processor=None)
+    checkpoint = PretrainedModel(str(tmp_path), tmp_path, stored | {"image_size": new}, processor=None)
     parameters, _ = load_parameters(net, config, checkpoint)
     embeddings = torch.zeros(1, (new // 4) ** 2 + 2, 6)
     expected = model.deit.embeddings.interpolate_pos_encoding(embeddings, new, new)[0].detach().numpy()
@@ -275,11 +275,13 @@ def test_a_shape_that_cannot_be_is_refused(model_type, change, message):
 
 @pytest.mark.parametrize("method", ["prefix", "prompt"])
 def test_adapters_of_texts_are_refused(method):
-    config = make_settings(**{"adapter.method": method})
+    config = make_settings(
+        **{"adapter.method": method, "model.checkpoint": "new:vit", "model.init": "scratch"}
+    )
     with pytest.raises(
         UserError, match=f"'{method}' puts vectors before texts, and the model_type 'vit' reads images"
     ):
-        read_fitting_config(config, VIT.to_hf(), ["vit"])
+        describe_pretrained_model(config, ["vit"])
 
 
 def test_flops_of_frozen_stages_are_those_of_gradients_that_are_computed():

@@ -118,8 +118,8 @@ def _find_task(task_type: Any, family: Family, where: str) -> tuple[str, HeadKin
 def _count_outputs(files: AdapterFiles, kind: HeadKind, base_config: Mapping[str, Any]) -> int:
     """Returns the number of outputs of an adapter's head.
 
-    Raises `UserError` if a tensor of the head is missing, but those that the head shares with that of pretraining, which
-    the base may have.
+    Raises `UserError` if a tensor of the head is missing. Those that it shares with the head of pretraining may be the
+    base's.
     """
     family, model_config = family_of(base_config), read_model_config(base_config)
     shared = family.shared_head_rules(kind, model_config)

@@ -126,9 +126,7 @@ def _describe_change(key: str, saved: Mapping[str, Any], identity: Mapping[str, 
             f"{', '.join(map(repr, more))} new" for more in [[x for x in new if x not in old]] if more
         ]
         return f"the labels ({'; '.join(phrases) or 'in another order'})"
-    if key == "order":
-        return "the order that jaxft trains in"
-    return "the processor of the model's inputs (such as the tokenizer's vocabulary)"
+    return "the order that jaxft trains in" if key == "order" else "the tokenizer or the image processor"
 
 
 def describe_changed_settings(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

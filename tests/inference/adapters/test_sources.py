@@ -119,7 +119,9 @@ def test_layers_that_a_head_shares_with_that_of_pretraining_may_be_the_bases(tin
             scores = model(**tokenizer(text, return_tensors="pt")).logits[0].softmax(-1)
         assert answer["score"] == pytest.approx(scores.max().item(), abs=1e-5)
     bare = jaxft.Adapters({"": tmp_path / "adapter"}, model=str(tmp_path / "bare"))
-    with pytest.raises(UserError, match=r"bare has no head.dense, and the adapter brings none, .*=\('head.dense'"):
+    with pytest.raises(
+        UserError, match=r"bare has no head.dense, and the adapter brings none, .*=\('head.dense'"
+    ):
         bare.predict([{"text": TEXTS[0]}])
 
 
