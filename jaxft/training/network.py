@@ -302,6 +302,7 @@ def initial_parameters(
             net.adapters,
             table,
             net.abstract,
+            kind,
             # A config.json that says only what the labels are is about a head of the base's family.
             lambda fields: find_order({**usual, **fields}),
         )

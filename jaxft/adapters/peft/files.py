@@ -28,18 +28,20 @@ def load_adapter(
     plan: AdapterPlan,
     table: WeightTable,
     parameters: Mapping[str, Any],
+    kind: HeadKind,
     find_head_order: Callable[[Mapping[str, Any]], list[int] | None],
 ) -> tuple[dict[str, np.ndarray], str]:
     """Returns the parameters by path that an adapter of PEFT holds, and a line about them for the log.
 
     These are the parameters of adapters, the head, biases, and modules that were trained completely. The head is left
-    out if it is for other labels.
+    out if it is of another kind or for other labels.
 
     Args:
       adapter: the adapter.
       plan: what the run trains, by the settings of `read_settings`.
       table: maps the parameters of the model, with its head, to tensors.
       parameters: the parameters by path, perhaps in the abstract.
+      kind: the kind of the model's head.
       find_head_order: returns the number of each of the run's labels among the outputs of a head, from the config.json
         of its model; None for other labels.
 
@@ -68,7 +70,7 @@ def load_adapter(
     }
     head = {path: rules[path].tensor for path in stored if not path.startswith("backbone/")}
     fits = all(others[name].size == math.prod(parameters[path].shape) for path, name in head.items())
-    order, note = _match_head(adapter.folder / MODEL_CONFIG, find_head_order, fits) if head else (None, "")
+    order, note = _match_head(adapter, kind, find_head_order, fits) if head else (None, "")
     if order == []:
         for path, name in head.items():
             del others[name], stored[path]
@@ -85,17 +87,23 @@ def load_adapter(
 
 
 def _match_head(
-    path: Path, find_head_order: Callable[[Mapping[str, Any]], list[int] | None], fits: bool
+    adapter: AdapterFiles,
+    kind: HeadKind,
+    find_head_order: Callable[[Mapping[str, Any]], list[int] | None],
+    fits: bool,
 ) -> tuple[list[int] | None, str]:
     """Returns the order of a head's outputs, and what to log of it; None keeps the order, [] leaves the head out.
 
     PEFT's files do not say what the outputs mean. Those of jaxft have a config.json next to them that does.
 
     Args:
-      path: that config.json.
-      find_head_order: see `load_adapter`.
+      adapter: the adapter.
+      kind, find_head_order: see `load_adapter`.
       fits: whether the head has as many outputs as that of the run.
     """
+    task_type, path = adapter.config.get("task_type"), adapter.folder / MODEL_CONFIG
+    if task_type and task_type != (TASK_TYPES.get(kind) or task_type):
+        return [], f"; its head is for {task_type}, so the head is new"
     if not path.is_file():
         if fits:
             return (

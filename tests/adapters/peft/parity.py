@@ -151,7 +151,7 @@ def load_ours(
     settings = Adapter(**read_settings(adapter))
     ours = make_ours(config, kind, base, settings, dtype)
     table = FAMILIES[config.model_type].table_with_head(kind, config)
-    loaded, _ = load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
+    loaded, _ = load_adapter(adapter, ours.plan, table, ours.parameters, kind, lambda _: None)
     ours.parameters |= ours.plan.keep_other_layers(loaded, ours.parameters)
     return ours
 

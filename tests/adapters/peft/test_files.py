@@ -241,7 +241,7 @@ def test_an_adapter_of_another_model_is_refused(changes, message):
     ours = parity.make_ours(config, HeadKind.TOKEN, base, settings, "float32")
     table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN, config)
     with pytest.raises(UserError, match=message):
-        load_adapter(adapter, ours.plan, table, ours.parameters, lambda _: None)
+        load_adapter(adapter, ours.plan, table, ours.parameters, HeadKind.TOKEN, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -267,8 +267,17 @@ def test_a_head_is_taken_if_its_labels_or_their_number_are_those_of_the_data(
         (tmp_path / "config.json").write_text(json.dumps(fields))
     ours = parity.make_ours(config, HeadKind.TOKEN, base, Adapter(**read_settings(adapter)), "float32")
     table = FAMILIES["bert"].table_with_head(HeadKind.TOKEN, config)
-    loaded, note = load_adapter(adapter, ours.plan, table, ours.parameters, lambda fields: fields["order"])
+
+    def load(adapter):
+        return load_adapter(
+            adapter, ours.plan, table, ours.parameters, HeadKind.TOKEN, lambda fields: fields["order"]
+        )
+
+    loaded, note = load(adapter)
     assert note.endswith(message)
+    of_texts, note = load(adapter._replace(config=adapter.config | {"task_type": "SEQ_CLS"}))
+    assert note.endswith("its head is for SEQ_CLS, so the head is new")
+    assert of_texts.keys() == {path for path in loaded if not path.startswith("head/")}
     if expected is None:
         assert not any(path.startswith("head/") for path in loaded)
     else:
