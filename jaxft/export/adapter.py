@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from jaxft.adapters.by_slot import POOLER
 from jaxft.adapters.peft.config import WITH_LOADER
 from jaxft.adapters.peft.files import save_adapter
 from jaxft.adapters.plan import AdapterPlan
@@ -32,7 +33,6 @@ from jaxft.tasks.checkpoint_heads import make_run_config
 from jaxft.tasks.registry import head_kind, make_export
 from jaxft.training.run_folder.workdir import Run
 
-POOLER = "backbone/pooler/"
 # Settings of data that say nothing of how an answer is found. The head is written in the units of numbers already.
 OF_TRAINING = (
     *("train", "dev", "test", "dev_fraction", "shards", "cache_dir", "cached_edge", "workers", "broken"),
