@@ -13,6 +13,7 @@ from typing import Any
 from jaxft.cli import startup
 from jaxft.cli.flags import FlagParser
 from jaxft.cli.streams import tell_terminal
+from jaxft.cli.verbs import VERBS
 from jaxft.errors import EXIT_INTERRUPTED, UserError, printable
 from jaxft.io.stores import errors_name_addresses, fetch_source, refuse_address, with_addresses
 from jaxft.training.log.waits import announced
@@ -60,6 +61,11 @@ def check_overrides(arguments: Sequence[str]) -> None:
             continue
         if previous.startswith("--config.") and "=" not in previous and not argument.startswith("-"):
             raise UserError(f"{previous} {argument}: write it with =, as {previous}={argument}")
+        if argument in VERBS:
+            raise UserError(
+                f"{argument}: a verb where a flag was expected; `python -m jaxft.main --config ...` trains, and "
+                f"`python -m jaxft {argument} ...` takes verbs"
+            )
         flag, _, value = argument.partition("=")
         near = find_setting(flag.lstrip("-").replace("-", "_")) if argument.startswith("--") else []
         shown = value if len(near) == 1 and value else "..."

@@ -24,6 +24,10 @@ from jaxft.errors import UserError
         (["--lr=1"], "did you mean --config.optim.lr=1?"),
         (["--report_to=wandb"], "did you mean --config.log.tensorboard=... or --config.log.wandb=...?"),
         (["--qqqqqq=1"], "--qqqqqq=1: unknown flag; settings are given as --config.optim.lr=3e-5"),
+        (
+            ["predict", "--run=x"],
+            "predict: a verb where a flag was expected; `python -m jaxft.main --config ...`",
+        ),
         (["train.conll"], "train.conll: unknown flag; settings are given as"),
         (["--config.optim.lr", "3e-5"], "--config.optim.lr 3e-5: write it with =, as --config.optim.lr=3e-5"),
     ],
