@@ -33,6 +33,7 @@ class Target:
       ranks: the rank of the adapter in each layer of the stack, 0 for none; a single rank if there is no stack.
       alphas: the `alpha` in each layer.
       reads_input: whether it is one of the `feedforward_modules`.
+      names_in_files: the name of transformers' module in each layer, as its files have it.
     """
 
     tensor: str
@@ -41,6 +42,7 @@ class Target:
     ranks: tuple[int, ...]
     alphas: tuple[float, ...]
     reads_input: bool = False
+    names_in_files: tuple[str, ...] = ()
 
     @property
     def modules(self) -> list[str]:

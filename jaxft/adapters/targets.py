@@ -2,7 +2,8 @@
 
 The weight table of a family maps a kernel to its tensor, and so a linear layer to transformers' module. A name in a
 setting stands for all modules, or paths of ours, that end in it; it may be a pattern. "query" and
-"attention.self.query" end "bert.encoder.layer.3.attention.self.query", and so does "layer\\.[0-3]\\..*query".
+"attention.self.query" end "bert.encoder.layer.3.attention.self.query", and so does "layer\\.[0-3]\\..*query". Modules
+also have their names in transformers' files, which are those of its older versions.
 """
 
 import dataclasses
@@ -14,7 +15,7 @@ from jaxft.adapters.registry import METHODS
 from jaxft.config.adapter import ALL_LINEAR
 from jaxft.config.adapter import Adapter as AdapterSettings
 from jaxft.errors import UserError
-from jaxft.hub.weights import WeightRule, WeightTable
+from jaxft.hub.weights import WeightRule, WeightTable, file_name
 from jaxft.layers import parameter_paths
 
 Shape = tuple[int, ...]
@@ -103,7 +104,9 @@ def _list_linears(
         linears = tuple(rule.parameter.removesuffix("/kernel") for rule in rules)
         layers = kernels[linears[0]][0] if rules[0].is_stacked else 1
         ranks, alphas = (settings.rank,) * layers, (settings.alpha,) * layers
-        targets.append(Target(tensor, linears, rules[0].is_stacked, ranks, alphas))
+        target = Target(tensor, linears, rules[0].is_stacked, ranks, alphas)
+        names = [file_name(table, f"{module}.weight").removesuffix(".weight") for module in target.modules]
+        targets.append(dataclasses.replace(target, names_in_files=tuple(names)))
     return targets
 
 
@@ -119,7 +122,12 @@ def _match_values(
     pairs: Sequence[tuple[str, Any]], targets: Sequence[Target], setting: str
 ) -> dict[str, Any]:
     """Returns for each module that a setting names the value of the first pattern that matches it."""
-    owners = {name: [name] for target in targets for name in target.modules}
+    owners = {
+        name: [module]
+        for target in targets
+        for module, *names in zip(target.modules, target.modules, target.names_in_files, strict=True)
+        for name in names
+    }
     owners |= {path: target.modules for target in targets for path in target.linears}
     first: dict[str, int] = {}  # by module, which its name and our paths may match by different patterns
     for number, (pattern, _) in enumerate(pairs):

@@ -160,7 +160,7 @@ def load_weights(
     new_paths = parameter_paths.match_first(
         [(pattern, True) for pattern in new], abstract, what="new parameters"
     )
-    originals = _canonical_names(table, tensors, source)
+    originals = canonical_names(table, tensors, source)
     rules = {rule.parameter: rule for rule in table.rules}
     parameters: dict[str, Any] = {}
     report = LoadReport(new=list(new_paths))
@@ -240,26 +240,22 @@ def save_weights(
 
 def make_file_tensors(table: WeightTable, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the content of a file of transformers, for all tensors of a model from `save_weights`."""
-    return {
-        _rename(name, table.file_names): tensor for name, tensor in {**table.constants, **tensors}.items()
-    }
+    return {file_name(table, name): tensor for name, tensor in {**table.constants, **tensors}.items()}
+
+
+def file_name(table: WeightTable, name: str) -> str:
+    """Returns the name that files of transformers have for a tensor of the table."""
+    return _rename(name, table.file_names)
 
 
 def has_tensors(table: WeightTable, tensors: Mapping[str, np.ndarray], prefix: str) -> bool:
     """Returns whether a checkpoint has a tensor of a parameter whose path begins with `prefix`."""
     names = {rule.tensor for rule in table.rules if rule.parameter.startswith(prefix)}
-    return not names.isdisjoint(_canonical_names(table, tensors, "the checkpoint"))
+    return not names.isdisjoint(canonical_names(table, tensors, "the checkpoint"))
 
 
-def _rule_for(rules: Mapping[str, WeightRule], path: str) -> WeightRule:
-    """Returns the rule of a parameter; raises `UserError` if there is none."""
-    if path not in rules:
-        raise UserError(f"the weight table has no rule for the parameter {path!r}; it knows {sorted(rules)}")
-    return rules[path]
-
-
-def _canonical_names(table: WeightTable, tensors: Mapping[str, np.ndarray], source: str) -> dict[str, str]:
-    """Returns the checkpoint's name of each tensor by its canonical name."""
+def canonical_names(table: WeightTable, tensors: Mapping[str, np.ndarray], source: str) -> dict[str, str]:
+    """Returns the name of each tensor in `source`, such as a checkpoint, by its canonical name."""
     originals: dict[str, str] = {}
     for original in tensors:
         name = _rename(original, table.canonical)
@@ -269,6 +265,13 @@ def _canonical_names(table: WeightTable, tensors: Mapping[str, np.ndarray], sour
             )
         originals[name] = original
     return originals
+
+
+def _rule_for(rules: Mapping[str, WeightRule], path: str) -> WeightRule:
+    """Returns the rule of a parameter; raises `UserError` if there is none."""
+    if path not in rules:
+        raise UserError(f"the weight table has no rule for the parameter {path!r}; it knows {sorted(rules)}")
+    return rules[path]
 
 
 def _rename(name: str, pairs: Sequence[tuple[str, str]]) -> str:

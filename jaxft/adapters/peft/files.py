@@ -18,7 +18,7 @@ from jaxft.adapters.plan import AdapterPlan, is_adapter
 from jaxft.errors import UserError
 from jaxft.hub.adapter_files import MODEL_CONFIG, AdapterFiles
 from jaxft.hub.files import read_json_object
-from jaxft.hub.weights import WeightTable, load_weights, save_weights
+from jaxft.hub.weights import WeightTable, canonical_names, load_weights, save_weights
 from jaxft.layers.heads.kinds import HeadKind
 
 
@@ -47,7 +47,9 @@ def load_adapter(
     Raises:
       UserError: the adapter and the model do not belong together.
     """
-    source, tensors = str(adapter.folder), adapter.tensors
+    source = str(adapter.folder)
+    names = canonical_names(table, adapter.tensors, source)  # those of a ViT were others in transformers 4
+    tensors = {name: adapter.tensors[original] for name, original in names.items()}
     entries = tensors_of(plan.settings.method, use_dora=plan.settings.use_dora)
     loaded = from_peft(entries, plan.targets, parameters, tensors, source)
     loaded |= load_virtual_tokens(plan.settings.method, parameters, tensors, source)

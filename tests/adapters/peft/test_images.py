@@ -1,14 +1,18 @@
 """Adapters of a ViT are peft's, in both directions."""
 
+import json
+
 import numpy as np
 import peft
 import pytest
 import torch
 from flax import nnx
+from safetensors.numpy import load_file, save_file
 
 from jaxft.adapters.plan import plan_adapters
 from jaxft.config.adapter import Adapter
 from jaxft.errors import UserError
+from jaxft.hub.weights import make_file_tensors
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.registry import FAMILIES
 from tests.adapters.peft import parity
@@ -40,6 +44,24 @@ def test_adapters_of_peft_have_its_logits_and_come_back(name, method, tmp_path):
     with torch.no_grad():
         exported = back(pixel_values=torch.tensor(pixels).permute(0, 3, 1, 2)).logits.numpy()
     np.testing.assert_array_equal(exported, expected)
+
+
+def test_an_adapter_may_have_the_names_of_transformers_4(tmp_path):
+    """In which peft, with transformers 5, finds no module."""
+    config, kind = image_parity.EXAMPLES["vit"], HeadKind.IMAGE
+    base, theirs = parity.make_peft(config, kind, ADAPTERS["lora"](), seed=1)
+    folder = parity.save_peft(theirs, tmp_path / "peft")
+    new = parity.load_ours(config, kind, base, folder, "float32")
+    weights, settings = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    table = FAMILIES["vit"].table_with_head(kind, config)
+    tensors = make_file_tensors(table, load_file(weights))
+    assert "base_model.model.vit.encoder.layer.0.attention.attention.query.lora_A.weight" in tensors
+    save_file(tensors, weights)
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"target_modules": ["query", "value"]}))
+    old = parity.load_ours(config, kind, base, folder, "float32")
+    assert old.parameters.keys() == new.parameters.keys()
+    for path, value in new.parameters.items():
+        np.testing.assert_array_equal(old.parameters[path], value, err_msg=path)
 
 
 def test_a_network_without_linear_layers_says_what_else_can_be_trained():
