@@ -126,21 +126,32 @@ def open_store(address: str) -> tuple[Any, str]:
     return file_system, path.rstrip("/")
 
 
+def has_file(folder: str, name: str) -> bool:
+    """Returns whether a folder, which is local or in a store, has a file. Raises `UserError` if a store cannot say."""
+    if (address := address_of(folder)) is None:
+        return (Path(folder).expanduser() / name).is_file()
+    file_system, root = open_store(address)
+    with store_errors(address):
+        return bool(file_system.isfile(f"{root}/{name}"))
+
+
 def fetch_folder(address: str, accepts: Callable[[str], bool]) -> Path:
-    """Copies a folder, which must hold a config.json, and returns the copy's path.
+    """Copies a folder of a run, a model or an adapter, and returns the copy's path.
 
     Args:
       address: the folder's address.
       accepts: whether to copy a file, by its path in the folder.
 
     Raises:
-      UserError: the folder has no config.json, or the store cannot be reached.
+      UserError: the folder has no config.json and no adapter_config.json, or the store cannot be reached.
     """
     file_system, root = open_store(address)
     with store_errors(address):
         file_system.invalidate_cache()
-        if not file_system.exists(f"{root}/config.json"):
-            raise UserError(f"{address}: no config.json is there; name the folder of a run or of a model")
+        if not any(file_system.exists(f"{root}/{name}") for name in ("config.json", "adapter_config.json")):
+            raise UserError(
+                f"{address}: no config.json is there; name the folder of a run, a model or an adapter"
+            )
         folder = make_copy_folder(address)
         names = [path.removeprefix(f"{root}/") for path in file_system.find(root)]
         copy_files(file_system, root, folder, filter(accepts, names))

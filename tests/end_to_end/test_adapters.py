@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import uuid
 
+import fsspec
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -21,6 +23,7 @@ from jaxft.training.network import initial_parameters
 from jaxft.training.prepare import prepare_network
 from jaxft.training.run_folder.best import load_best
 from jaxft.training.run_folder.frozen_base import open_base_model
+from jaxft.training.run_folder.remote_folder import local_folder
 from jaxft.training.run_folder.workdir import open_run
 from jaxft.training.settings import load_settings, settings_from_config
 from tests.end_to_end.test_train_settings import weights
@@ -133,6 +136,17 @@ def assert_adapters_answer_records(workdir, base, tmp_path, capsys) -> None:
         assert answer.keys() == {*record, "entities"}
         for entity, entity_alone in zip(answer["entities"], alone["entities"], strict=True):
             assert entity == entity_alone | {"score": pytest.approx(entity_alone["score"], abs=2e-6)}
+
+    # Both may be in an object store.
+    bucket = f"memory://{uuid.uuid4().hex}"
+    with local_folder(f"{bucket}/a") as folder:
+        shutil.copytree(workdir, folder, dirs_exist_ok=True)
+    for file in other.iterdir():
+        fsspec.filesystem("memory").put_file(str(file), f"{bucket}/b/{file.name}")
+    stored = predict(
+        tmp_path, records[1:3], "--adapter", f"a={bucket}/a", "--adapter", f"b={bucket}/b", *flags[6:]
+    )
+    assert stored == answers[1:3]
 
     # Without --run, records must name an adapter.
     records = records[1:2] + [sentence] + [sentence | {"task": "c"}]

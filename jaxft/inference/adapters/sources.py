@@ -18,6 +18,7 @@ from jaxft.hub.adapter_files import CONFIG, AdapterFiles, read_adapter
 from jaxft.hub.tensors import open_tensors
 from jaxft.inference.adapters.peft_run import infer_run
 from jaxft.inference.model import Model, make_model, open_model
+from jaxft.io.stores import has_file
 from jaxft.models.registry import family_of, read_model_config
 from jaxft.tasks.base import Log
 from jaxft.tasks.registry import head_kind
@@ -149,7 +150,7 @@ def _open_adapter(
       log: prints a line.
     """
     folder = Path(address).expanduser()
-    if not is_run and not (folder / "model" / "labels.json").is_file():
+    if not is_run and not has_file(address, "model/labels.json"):
         if folder.is_dir() and not (folder / CONFIG).is_file():
             raise UserError(
                 f"{folder}: has neither {CONFIG} nor model/labels.json; expected the folder of an adapter in PEFT's "
