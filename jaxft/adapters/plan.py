@@ -16,7 +16,7 @@ from jaxft.adapters.registry import METHODS
 from jaxft.adapters.targets import end_pattern, find_targets
 from jaxft.config.adapter import Adapter as AdapterSettings
 from jaxft.errors import UserError
-from jaxft.hub.weights import WeightRule, WeightTable
+from jaxft.hub.weights import WeightRule, WeightTable, file_name
 from jaxft.layers import parameter_paths
 from jaxft.layers.embedding import Embedding
 from jaxft.layers.linear import Linear
@@ -275,7 +275,7 @@ def _find_saved(names: Sequence[str], table: WeightTable, model: nnx.Module) -> 
     for path, shape in shapes.items():
         for layer in range(shape[0] if is_stack(path) else 1):
             tensor = tensors.get(path, "").replace("{layer}", str(layer))
-            for name, separator in ((path, "/"), (tensor, ".")):
+            for name, separator in ((path, "/"), (tensor, "."), (file_name(table, tensor), ".")):
                 pieces = name.split(separator)
                 for end in range(1, len(pieces)):
                     folders.setdefault(separator.join(pieces[:end]), set()).add((path, layer))

@@ -63,8 +63,8 @@ def check_overrides(arguments: Sequence[str]) -> None:
             raise UserError(f"{previous} {argument}: write it with =, as {previous}={argument}")
         if argument in VERBS:
             raise UserError(
-                f"{argument}: a verb where a flag was expected; `python -m jaxft.main --config ...` trains, and "
-                f"`python -m jaxft {argument} ...` takes verbs"
+                f"{argument}: a verb where a flag was expected; a verb comes first: `jaxft {argument} ...`, or "
+                f"`python -m jaxft {argument} ...`"
             )
         flag, _, value = argument.partition("=")
         near = find_setting(flag.lstrip("-").replace("-", "_")) if argument.startswith("--") else []

@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import jax
 import numpy as np
@@ -117,7 +117,10 @@ def _torch_logits(model: Model, windows: Encoded, folder: Path) -> Mapping[str |
         rows = 1  # some classes do not find the end of a text among vectors
     for first in range(0, len(windows), rows):
         numbers = range(first, min(first + rows, len(windows)))
-        inputs = export.torch_inputs(windows, numbers) or _pad_windows(model, cast(Windows, windows), numbers)
+        inputs = export.torch_inputs(windows, numbers)
+        if inputs is None:
+            assert isinstance(windows, Windows)
+            inputs = _pad_windows(model, windows, numbers)
         with torch.inference_mode():
             outputs = network(**{name: torch.tensor(array) for name, array in inputs.items()})
         for head, logits in outputs.items():

@@ -17,6 +17,7 @@ from jaxft.io.stores import address_of, fetch_folder
 # The files to download from a hub: no weights of other frameworks, no code.
 CONFIG_PATTERNS = [
     "config.json",
+    "preprocessor_config.json",
     "tokenizer*.json",
     "vocab.txt",
     "vocab.json",

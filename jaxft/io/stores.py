@@ -132,6 +132,7 @@ def has_file(folder: str, name: str) -> bool:
         return (Path(folder).expanduser() / name).is_file()
     file_system, root = open_store(address)
     with store_errors(address):
+        file_system.invalidate_cache()
         return bool(file_system.isfile(f"{root}/{name}"))
 
 
@@ -150,7 +151,8 @@ def fetch_folder(address: str, accepts: Callable[[str], bool]) -> Path:
         file_system.invalidate_cache()
         if not any(file_system.exists(f"{root}/{name}") for name in ("config.json", "adapter_config.json")):
             raise UserError(
-                f"{address}: no config.json is there; name the folder of a run, a model or an adapter"
+                f"{address}: neither config.json nor adapter_config.json is there; name the folder of a run, a model "
+                "or an adapter"
             )
         folder = make_copy_folder(address)
         names = [path.removeprefix(f"{root}/") for path in file_system.find(root)]

@@ -26,7 +26,7 @@ from jaxft.errors import UserError
         (["--qqqqqq=1"], "--qqqqqq=1: unknown flag; settings are given as --config.optim.lr=3e-5"),
         (
             ["predict", "--run=x"],
-            "predict: a verb where a flag was expected; `python -m jaxft.main --config ...`",
+            "predict: a verb where a flag was expected; a verb comes first: `jaxft predict ...`",
         ),
         (["train.conll"], "train.conll: unknown flag; settings are given as"),
         (["--config.optim.lr", "3e-5"], "--config.optim.lr 3e-5: write it with =, as --config.optim.lr=3e-5"),

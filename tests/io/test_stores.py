@@ -114,7 +114,7 @@ def test_a_model_in_a_store_is_copied_without_what_is_not_needed(bucket, tiny_be
     store.pipe_file(f"{bucket}/model/pytorch_model.bin", b"a pickle")
     folder = resolve_address(f"{bucket}/model")
     assert {p.name for p in folder.iterdir()} == {p.name for p in tiny_bert.iterdir()}
-    with pytest.raises(UserError, match="no config.json is there"):
+    with pytest.raises(UserError, match="neither config.json nor adapter_config.json is there"):
         resolve_address(bucket)
 
 

@@ -103,7 +103,8 @@ def _match_head(
       fits: whether the head has as many outputs as that of the run.
     """
     task_type, path = adapter.config.get("task_type"), adapter.folder / MODEL_CONFIG
-    if task_type and task_type != (TASK_TYPES.get(kind) or task_type):
+    is_of_head = task_type is not None and task_type in TASK_TYPES.values()  # others say nothing of a head
+    if is_of_head and kind is not HeadKind.IMAGE and task_type != TASK_TYPES.get(kind):
         return [], f"; its head is for {task_type}, so the head is new"
     if not path.is_file():
         if fits:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 
 from jaxft.adapters.by_slot import POOLER
-from jaxft.config.sections import Settings
+from jaxft.config.sections import RUN, Settings
 from jaxft.config.settings import replace
 from jaxft.errors import UserError
 from jaxft.hub.adapter_files import CONFIG, AdapterFiles, read_adapter
@@ -150,6 +150,10 @@ def _open_adapter(
       log: prints a line.
     """
     folder = Path(address).expanduser()
+    if address.startswith(RUN):
+        raise UserError(
+            f"{address}: name the folder of the run without {RUN}, as {address.removeprefix(RUN)}"
+        )
     if not is_run and not has_file(address, "model/labels.json"):
         if folder.is_dir() and not (folder / CONFIG).is_file():
             raise UserError(
@@ -181,7 +185,7 @@ def _check_base(run: Run, names: Collection[str], files: AdapterFiles) -> None:
     model, family = run.checkpoint, family_of(run.checkpoint.hf_config)
     kind, model_config = head_kind(run.config.task), read_model_config(model.hf_config)
     shared = [rule for rule in family.shared_head_rules(kind, model_config) if rule.parameter in names]
-    needed = {rule.tensor: rule.tensor.rpartition(".")[0] for rule in shared}
+    needed = {rule.tensor: rule.tensor.partition(".")[0] for rule in shared}
     if any(name.startswith(POOLER) for name in names):
         needed["pooler.dense.weight"] = "pooler"
     assert model.folder is not None  # only new models have none
@@ -189,6 +193,6 @@ def _check_base(run: Run, names: Collection[str], files: AdapterFiles) -> None:
     for tensor, module in needed.items():
         if not any(tensor in name for name in tensors):
             raise UserError(
-                f"the base {model.address} has no {module}, and the adapter brings none, so its answers are lost; "
+                f"the base {model.address} has no {tensor!r}, and the adapter brings none, so its answers are lost; "
                 f"train it with modules_to_save=({module!r}, 'classifier')"
             )

@@ -15,7 +15,7 @@ from jaxft.adapters.peft.files import load_adapter, save_adapter
 from jaxft.config.adapter import Adapter
 from jaxft.errors import UserError
 from jaxft.export.adapter_loader import add_adapter
-from jaxft.hub.adapter_files import AdapterFiles, write_adapter_folder
+from jaxft.hub.adapter_files import AdapterFiles, read_adapter, write_adapter_folder
 from jaxft.layers.heads.kinds import HeadKind
 from jaxft.models.registry import FAMILIES
 from jaxft.training.settings import load_settings
@@ -278,11 +278,29 @@ def test_a_head_is_taken_if_its_labels_or_their_number_are_those_of_the_data(
     of_texts, note = load(adapter._replace(config=adapter.config | {"task_type": "SEQ_CLS"}))
     assert note.endswith("its head is for SEQ_CLS, so the head is new")
     assert of_texts.keys() == {path for path in loaded if not path.startswith("head/")}
+    of_features, _ = load(adapter._replace(config=adapter.config | {"task_type": "FEATURE_EXTRACTION"}))
+    assert of_features.keys() == loaded.keys()
     if expected is None:
         assert not any(path.startswith("head/") for path in loaded)
     else:
         np.testing.assert_array_equal(loaded["head/kernel"], head[expected].T)
         np.testing.assert_array_equal(loaded["head/bias"], head[expected, 0])
+
+
+def test_a_head_for_labels_is_not_taken_for_masked_words(tmp_path):
+    """Although ModernBERT's heads share layers with that of pretraining."""
+    config = torch_parity.example_shape("modernbert", seed=1)
+    settings = peft.LoraConfig(r=2, target_modules=["Wqkv"], modules_to_save=["head", "classifier"])
+    settings.task_type = "SEQ_CLS"
+    _, theirs = parity.make_peft(config, HeadKind.SEQUENCE, settings, seed=1)
+    adapter = read_adapter(str(parity.save_peft(theirs, tmp_path)))
+    base = torch_parity.make_torch(config, HeadKind.MASKED, seed=0).state_dict()
+    base = {name: tensor.numpy() for name, tensor in base.items()}
+    ours = parity.make_ours(config, HeadKind.MASKED, base, Adapter(**read_settings(adapter)), "float32")
+    table = FAMILIES["modernbert"].table_with_head(HeadKind.MASKED, config)
+    loaded, note = load_adapter(adapter, ours.plan, table, ours.parameters, HeadKind.MASKED, lambda _: None)
+    assert loaded and not any(path.startswith("head/") for path in loaded)
+    assert note.endswith("its head is for SEQ_CLS, so the head is new")
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,7 @@ def test_layers_that_a_head_shares_with_that_of_pretraining_may_be_the_bases(tin
         assert answer["score"] == pytest.approx(scores.max().item(), abs=1e-5)
     bare = jaxft.Adapters({"": tmp_path / "adapter"}, model=str(tmp_path / "bare"))
     with pytest.raises(
-        UserError, match=r"bare has no head.dense, and the adapter brings none, .*=\('head.dense'"
+        UserError, match=r"bare has no 'head.dense.weight', and the adapter brings none, .*=\('head', 'class"
     ):
         bare.predict([{"text": TEXTS[0]}])
 
@@ -306,7 +306,7 @@ REFUSED = {
         lambda folder, base: other_base(
             folder, base, lambda tensors: {n: t for n, t in tensors.items() if "pooler" not in n}
         ),
-        "has no pooler, and the adapter brings none, so its answers are lost",
+        "has no 'pooler.dense.weight', and the adapter brings none, so its answers are lost; train it with .*'pooler'",
     ),
     "another base": (
         lambda folder, base: other_base(folder, base, lambda tensors: tensors | {DOWN: tensors[DOWN] + 1}),
@@ -332,3 +332,8 @@ def test_adapters_that_cannot_answer_are_refused(name, texts, tiny_bert, tmp_pat
     change(folder, tiny_bert)
     with pytest.raises(UserError, match=f"^--adapter five={folder}: .*{message}"):
         jaxft.Adapters({"two": root / "two", "five": folder}).predict({"text": "Oslo", "adapter": "five"})
+
+
+def test_a_run_is_named_by_its_folder():
+    with pytest.raises(UserError, match="^--adapter a=run:/work/x: .* without run:, as /work/x$"):
+        jaxft.Adapters({"a": "run:/work/x"}).predict({"text": "Oslo", "adapter": "a"})
