@@ -63,17 +63,21 @@ def main() -> None:
     flags = parser.parse_args()
     examples, targets = make_examples(flags.images), np.zeros(flags.images, np.int32)
     processor = ImageProcessor.from_hf({}, PLAIN_TYPE).with_output_size(SIZE, SIZE)
-    here, worker, windows = DecodingPool(0), DecodingPool(1), np.arange(BATCH)
+    main_pool, worker_pool, windows = DecodingPool(0), DecodingPool(1), np.arange(BATCH)
     readers: dict[str, list[PixelReader]] = {}
     for name, (augmentation, mixing) in CASES.items():
         preparation = Preparation(processor, augmentation)
-        readers[name] = [PixelReader(examples, targets, preparation, pool, mixing) for pool in (here, worker)]
+        readers[name] = [
+            PixelReader(examples, targets, preparation, pool, mixing) for pool in (main_pool, worker_pool)
+        ]
     with tempfile.TemporaryDirectory() as folder:
-        checked = check_images(examples, here, name="images")
-        cache = load_or_decode(Path(folder), checked, here, Shrinking(EDGE))
+        checked = check_images(examples, main_pool, name="images")
+        cache = load_or_decode(Path(folder), checked, main_pool, Shrinking(EDGE))
         kept = Preparation(processor, CROPS, kept_edge=EDGE)
         name = f"crop and flip, kept with an edge of {EDGE}"
-        readers[name] = [PixelReader(checked, targets, kept, pool, cache=cache) for pool in (here, worker)]
+        readers[name] = [
+            PixelReader(checked, targets, kept, pool, cache=cache) for pool in (main_pool, worker_pool)
+        ]
         figures: dict[str, list[tuple[float, float]]] = {name: [] for name in readers}
         for epoch in range(flags.repeats + 1):  # the first one starts the worker, and does not count
             for name, (alone, with_worker) in readers.items():
