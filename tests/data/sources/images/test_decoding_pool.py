@@ -121,16 +121,17 @@ def test_no_worker_outlives_its_pool(requests):
 
 
 SCRIPT = """
-import time
+import signal, time
 from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest
 from jaxft.data.sources.images.preparation import Hashing
 import numpy as np
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where tests run in the background
 pool = DecodingPool(1)
 image = np.zeros((4, 4), np.uint8)
 pool.prepare(Hashing(), [ImageRequest(image, "photo")])
 try:
     print(*(worker._process.pid for worker in pool._running._all), flush=True)
-    while True:  # a signal may reach another thread than this one, which finds out when it wakes
+    while True:
         time.sleep(0.05)
 except KeyboardInterrupt:  # as a terminal sends it to all processes of its group
     print(len(pool.prepare(Hashing(), [ImageRequest(image, "photo")])[0]), flush=True)
