@@ -125,8 +125,8 @@ def _match_values(
     owners = {
         name: [module]
         for target in targets
-        for module, *names in zip(target.modules, target.modules, target.names_in_files, strict=True)
-        for name in names
+        for module, name_in_files in zip(target.modules, target.names_in_files, strict=True)
+        for name in (module, name_in_files)
     }
     owners |= {path: target.modules for target in targets for path in target.linears}
     first: dict[str, int] = {}  # by module, which its name and our paths may match by different patterns

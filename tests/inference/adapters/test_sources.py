@@ -335,5 +335,5 @@ def test_adapters_that_cannot_answer_are_refused(name, texts, tiny_bert, tmp_pat
 
 
 def test_a_run_is_named_by_its_folder():
-    with pytest.raises(UserError, match="^--adapter a=run:/work/x: .* without run:, as /work/x$"):
-        jaxft.Adapters({"a": "run:/work/x"}).predict({"text": "Oslo", "adapter": "a"})
+    with pytest.raises(UserError, match="^--adapter a=run:/runs/x: .* without run:, as /runs/x$"):
+        jaxft.Adapters({"a": "run:/runs/x"}).predict({"text": "Oslo", "adapter": "a"})
