@@ -1,4 +1,4 @@
-"""Decodes all images of a data set once, so that broken ones are known before a run starts."""
+"""Decodes all images of a data set once, so that broken and dark ones are known before a run starts."""
 
 import contextlib
 import dataclasses
@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import PIL
 
@@ -19,9 +20,18 @@ from jaxft.errors import UserError
 from jaxft.io.files import write_json
 from jaxft.io.locks import lock
 
+_DARK = 15  # the largest value of pixels that 12 bits of 16 make of 8
 _SHOWN = 3  # broken images in a message
 _CHUNK = 1024  # images whose results are awaited at a time
 _MANY = 5000  # images that take long enough for a line of the log
+
+
+class Result(TypedDict, total=False):
+    """What is found of an image."""
+
+    problem: str  # why it cannot be decoded; if so, there is nothing else
+    digest: str  # a hash of its content
+    brightest: int  # the largest value of its pixels, of 255
 
 
 def check_images(
@@ -34,7 +44,7 @@ def check_images(
     cache_folder: Path | None = None,
     log: files.Log = files.log_nothing,
 ) -> list[ImageExample]:
-    """Returns the examples whose images can be decoded, each with the digest of its content.
+    """Returns the examples whose images can be decoded, each with the digest of its content; warns of dark images.
 
     Args:
       examples: the examples.
@@ -44,17 +54,14 @@ def check_images(
       max_pixels: the most pixels of an image.
       cache_folder: the folder that keeps digests; None for no cache. Images in files of the same paths, sizes and
         times of change are not decoded again, unless they were broken.
-      log: prints a line about broken images.
+      log: prints a line about broken images, and about dark ones.
 
     Raises:
       UserError: images are broken, with their number and the first of them; or with "skip", all are.
     """
     results = _load_or_inspect(examples, pool, Hashing(max_pixels), cache_folder, name, log)
-    kept = [
-        dataclasses.replace(example, digest=result["digest"])
-        for example, result in zip(examples, results, strict=True)
-        if "digest" in result
-    ]
+    decoded = [pair for pair in zip(examples, results, strict=True) if "digest" in pair[1]]
+    kept = [dataclasses.replace(example, digest=result["digest"]) for example, result in decoded]
     if broken := [result["problem"] for result in results if "problem" in result]:
         images, are = "image" if len(examples) == 1 else "images", "is" if len(broken) == 1 else "are"
         shown = "; ".join(broken[:_SHOWN])
@@ -65,6 +72,11 @@ def check_images(
         if not kept:
             raise UserError(f"{name}: {description}. None is left")
         log(f"warning: {name}: left out, because {description}")
+    if dark := [example.origin for example, result in decoded if result["brightest"] <= _DARK]:
+        log(
+            f"warning: {name}: {len(dark):,} of {len(kept):,} images are nearly black, with no value above {_DARK} of "
+            f"255, such as {dark[0]}. Of 16 bits the upper 8 are read: scale images whose values have 12 bits or less"
+        )
     return kept
 
 
@@ -75,8 +87,8 @@ def _load_or_inspect(
     cache_folder: Path | None,
     name: str,
     log: files.Log,
-) -> list[dict[str, str]]:
-    """Returns the digest or the problem of each image; loads the digests that are known.
+) -> list[Result]:
+    """Returns what is known of each image; loads what is known of those that were not broken.
 
     Problems are looked for again, because rights, memory or a disk may have been what an image lacked.
     """
@@ -85,12 +97,12 @@ def _load_or_inspect(
         return _inspect(examples, pool, hashing, name, log)
     path = cache_folder / f"images-{key[:32]}.json"
     with lock(path, "decodes the same images"):
-        results: list[dict[str, str]] = [{}] * len(examples)
+        results: list[Result] = [{}] * len(examples)
         with contextlib.suppress(OSError, ValueError):  # there is no file, or it is damaged
             known = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(known, list) and len(known) == len(examples):
                 results = known
-        if unknown := [number for number, result in enumerate(results) if "digest" not in result]:
+        if unknown := [number for number, result in enumerate(results) if "brightest" not in result]:
             inspected = _inspect([examples[number] for number in unknown], pool, hashing, name, log)
             for number, result in zip(unknown, inspected, strict=True):
                 results[number] = result
@@ -101,11 +113,11 @@ def _load_or_inspect(
 
 def _inspect(
     examples: Sequence[ImageExample], pool: DecodingPool, hashing: Hashing, name: str, log: files.Log
-) -> list[dict[str, str]]:
-    """Decodes all images; returns the digest or the problem of each."""
+) -> list[Result]:
+    """Decodes all images; returns what is found of each."""
     if len(examples) > _MANY:
         log(f"{name}: {len(examples):,} images are decoded once, to find broken ones")
-    results = []
+    results: list[Result] = []
     for start in range(0, len(examples), _CHUNK):
         requests = [
             ImageRequest(example.image, example.origin) for example in examples[start : start + _CHUNK]
@@ -114,7 +126,7 @@ def _inspect(
             if isinstance(result, BrokenImage):
                 results.append({"problem": str(result)})
             else:
-                results.append({"digest": result.tobytes().hex()})
+                results.append({"digest": result[:-1].tobytes().hex(), "brightest": int(result[-1])})
     return results
 
 

@@ -180,9 +180,11 @@ class _Worker:
 
     def ask(self, operation: str, request: ImageRequest) -> np.ndarray | BrokenImage:
         """Sends a request and waits for its answer. Raises OSError or EOFError if the process ends meanwhile."""
+        image, place, view, key = request
+        if isinstance(image, BrokenImage):
+            return image
         if self._process is None:
             self._start()
-        image, place, view, key = request
         header = {"operation": operation, "place": place, "view": view, "key": key}
         if isinstance(image, str):
             _write(self._input, header | {"path": image}, b"")

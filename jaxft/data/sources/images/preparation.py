@@ -173,21 +173,25 @@ class Shrinking:
 
 @dataclass(frozen=True)
 class Hashing:
-    """Decodes an image, so that damage is found, and hashes its content. Implements `Operation`."""
+    """Decodes an image, so that damage is found, and describes its content. Implements `Operation`."""
 
     max_pixels: int = MAX_PIXELS
 
     def prepare(
         self, image: ImageContent, place: str, *, view: int = 0, key: DrawKey | None = None
     ) -> np.ndarray:
-        """Returns the SHA-256 of the file's bytes, or of the shape and values of an array: uint8 `[32]`."""
+        """Returns the SHA-256 of the file's bytes, or of an array's shape and values, and the largest value of pixels.
+
+        Returns:
+          uint8 `[33]`.
+        """
         if isinstance(image, np.ndarray):
             content = repr(image.shape).encode() + image.tobytes()
-            decode_image(image, place, self.max_pixels)
+            pixels = decode_image(image, place, self.max_pixels)
         else:
             content = bytes(read_content(image, place))
-            decode_image(content, place, self.max_pixels)
-        return np.frombuffer(hashlib.sha256(content).digest(), np.uint8)
+            pixels = decode_image(content, place, self.max_pixels)
+        return np.frombuffer(hashlib.sha256(content).digest() + bytes([pixels.max()]), np.uint8)
 
     def to_json(self) -> str:
         """Returns the operation as text."""

@@ -233,6 +233,10 @@ def load_image_processor(folder: Path, default_type: str | None = None) -> Image
         raise UserError(f"{path} cannot be read: {error}; put back a copy of it") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: a JSON {type(config).__name__}, where an object was expected")
+    if "model_type" in config:
+        raise UserError(
+            f"{path}: the config.json of a model; put back the file that says how images are resized"
+        )
     return ImageProcessor.from_hf(config, default_type, str(path))
 
 

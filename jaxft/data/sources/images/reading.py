@@ -14,7 +14,7 @@ from jaxft.data.demo import images as demo_images
 from jaxft.data.sources import class_folders, files, formats, labels
 from jaxft.data.sources.class_folders import FileKind
 from jaxft.data.sources.examples import admit_examples
-from jaxft.data.sources.images.decoding import SUFFIXES, ImageContent
+from jaxft.data.sources.images.decoding import SUFFIXES, BrokenImage, ImageContent
 from jaxft.data.sources.images.stored_content import store_content
 from jaxft.data.sources.labels import DEFAULT_RULES, LabelRules
 from jaxft.data.sources.records import filters, record_values
@@ -199,7 +199,7 @@ def _parse_content(value: Any, place: str, folder: str) -> ImageContent:
     if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:
         content = value.get("bytes")
         value = value.get("path") if content is None else content
-    if isinstance(value, bytes | np.ndarray):
+    if isinstance(value, bytes | np.ndarray | BrokenImage):
         return value
     if not isinstance(value, str) or not value.strip():
         shown = "an empty string" if isinstance(value, str) else record_values.describe_type(value)

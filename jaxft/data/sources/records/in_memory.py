@@ -128,7 +128,10 @@ def _as_json(where: str, value: Any) -> Any:
 
 
 def _as_image(where: str, value: Any) -> Any:
-    """Returns the pixels or bytes of an image of Pillow, of an array of pixels or of bytes; None for other values."""
+    """Returns the pixels or bytes of an image of Pillow, of an array of pixels or of bytes; None for other values.
+
+    Of a broken image it returns the error.
+    """
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):  # as `datasets` has it
         value = value["bytes"]
     if isinstance(value, bytes):
@@ -136,9 +139,17 @@ def _as_image(where: str, value: Any) -> Any:
     if _is_array(value) and value.dtype == "uint8" and value.ndim in (2, 3):
         return value.copy()
     if (pillow := sys.modules.get("PIL.Image")) and isinstance(value, pillow.Image):
-        from jaxft.data.sources.images.decoding import decode_opened  # for programs with images alone
+        from jaxft.data.sources.images.decoding import (  # for programs with images alone
+            BrokenImage,
+            decode_opened,
+        )
 
-        return decode_opened(value, where, sys.maxsize)  # `check_images` applies the limit of the settings
+        try:
+            return decode_opened(
+                value, where, sys.maxsize
+            )  # `check_images` applies the limit of the settings
+        except BrokenImage as error:
+            return error  # which `check_images` counts among the broken images
     return None
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jaxft.data.sources.images.checking import check_images
 from jaxft.data.sources.images.decoding import BrokenImage
@@ -52,6 +53,28 @@ def test_broken_images_are_left_out_on_request(examples):
     assert lines[1].startswith("warning: train: left out, because 1 of 2 images is broken: ")
     with pytest.raises(UserError, match="1 of 1 image is broken: .*1.png.* None is left"):
         check_images(examples[1:2], DecodingPool(0), name="train", on_broken="skip")
+
+
+def test_dark_images_get_a_warning(tmp_path):
+    """A detector's 12 bits in images of 16 bits are nearly black, because the upper 8 bits are read."""
+    values = np.arange(13 * 17, dtype=np.uint16).reshape(13, 17)
+    contents = {"16": values << 8, "12": values << 4, "8": values.astype(np.uint8)}
+    examples = []
+    for bits, pixels in contents.items():
+        Image.fromarray(pixels).save(path := tmp_path / f"{bits}.png")
+        examples.append(ImageExample(str(path), "cell", str(path)))
+    lines = []
+    for _ in range(2):  # the second time from the cache
+        options = {"name": "train", "cache_folder": tmp_path / "cache", "log": lines.append}
+        assert len(check_images(examples, DecodingPool(0), **options)) == 3
+    assert (
+        lines
+        == [
+            "warning: train: 1 of 3 images are nearly black, with no value above 15 of 255, such as "
+            f"{tmp_path}/12.png. Of 16 bits the upper 8 are read: scale images whose values have 12 bits or less"
+        ]
+        * 2
+    )
 
 
 def test_digests_are_those_of_the_content(examples):

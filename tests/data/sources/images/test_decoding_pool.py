@@ -79,7 +79,7 @@ def test_a_bug_is_no_broken_image(workers):
     ):
         workers.prepare(OPERATIONS[0], [request])
     [result] = workers.prepare(Hashing(), [request])
-    assert len(result) == 32
+    assert len(result) == 33
 
 
 def test_several_threads_share_workers(requests, workers):
@@ -157,7 +157,7 @@ def test_no_worker_outlives_a_killed_program_nor_is_stopped_by_its_ctrl_c(tmp_pa
     os.killpg(killed.pid, signal.SIGKILL)
     os.killpg(interrupted.pid, signal.SIGINT)
     output, errors = interrupted.communicate(timeout=60)
-    assert (output, errors, interrupted.returncode) == ("32\n", "", 0)
+    assert (output, errors, interrupted.returncode) == ("33\n", "", 0)
     assert killed.communicate(timeout=60)[1] == ""
     deadline = time.monotonic() + 20
     while any(map(is_alive, pids)) and time.monotonic() < deadline:

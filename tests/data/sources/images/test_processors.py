@@ -154,7 +154,12 @@ def test_what_cannot_be_read_is_refused(config, message):
 
 
 def test_a_damaged_file_is_named(tmp_path):
-    for content, message in ((None, "is missing"), ("{", "cannot be read"), ("[]", "an object was expected")):
+    for content, message in (
+        (None, "is missing"),
+        ("{", "cannot be read"),
+        ("[]", "an object was expected"),
+        ('{"model_type": "vit"}', "the config.json of a model"),
+    ):
         if content is not None:
             (tmp_path / "preprocessor_config.json").write_text(content)
         with pytest.raises(UserError, match=f"preprocessor_config.json.*{message}"):

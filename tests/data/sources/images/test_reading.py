@@ -14,7 +14,11 @@ from PIL import Image
 from jaxft.data.sources.class_folders import choose_split_folder
 from jaxft.data.sources.formats import FileFormat
 from jaxft.data.sources.images import stored_content
-from jaxft.data.sources.images.decoding import decode_image
+from jaxft.data.sources.images.checking import check_images
+from jaxft.data.sources.images.decoding import BrokenImage, decode_image
+from jaxft.data.sources.images.decoding_pool import DecodingPool, ImageRequest
+from jaxft.data.sources.images.preparation import Preparation, Shrinking
+from jaxft.data.sources.images.processors import ImageProcessor
 from jaxft.data.sources.images.reading import IMAGE_FILES, ImageColumns, read_images
 from jaxft.data.sources.labels import MULTI, NUMBER, LabelRules
 from jaxft.data.sources.records.in_memory import InMemoryRecords
@@ -243,6 +247,24 @@ def test_images_in_memory(tmp_path):
     assert [decode_image(example.image, "").shape for example in read(grey.address, UNLABELLED)[0]] == [
         (13, 17, 3)
     ] * 2
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_broken_images_of_pillow_are_left_out_on_request(count, workers, tmp_path):
+    (tmp_path / "cut.png").write_bytes(save(make_pixels())[:90])
+    images = [make_pixels(), Image.open(tmp_path / "cut.png")]
+    records = InMemoryRecords("train", [{"image": image, "label": "a"} for image in images])
+    examples, lines = read(records.address)
+    pool = workers if count else DecodingPool(0)
+    with pytest.raises(
+        UserError, match="train: 1 of 2 images is broken: train, record 2: the image is truncated"
+    ):
+        check_images(examples, pool, name="train")
+    assert len(check_images(examples, pool, name="train", on_broken="skip", log=lines.append)) == 1
+    assert "train, record 2: the image is truncated" in lines[-1]
+    for operation in (Preparation(ImageProcessor.from_hf({}, "ViTImageProcessor")), Shrinking(8)):
+        [broken] = pool.prepare(operation, [ImageRequest(examples[1].image, "x")])
+        assert isinstance(broken, BrokenImage)
 
 
 def test_the_address_of_images_in_memory_is_their_content():
