@@ -1,4 +1,4 @@
-"""Fine-tunes pretrained text encoders and GPT-2 in JAX/Flax.
+"""Fine-tunes pretrained encoders of texts and images, and GPT-2, in JAX/Flax.
 
 The library is `jaxft.train`, `jaxft.Run` and `jaxft.Adapters`; docs/python_api.md describes it. Its names are imported
 when they are used, so that `import jaxft` is quick.

@@ -47,7 +47,7 @@ VERBS = {
     ),
     "predict": Verb(
         "use",
-        "labels texts or answers questions",
+        "labels texts or images, or answers questions",
         "jaxft predict --run runs/ner --input text.txt",
         (startup.leave_torch_out,),
     ),

@@ -10,7 +10,8 @@ from jaxft.config.settings import Schema, defaults, find_near, flatten
 from jaxft.errors import UserError
 from jaxft.tasks.registry import TASKS, schema_of
 
-CHANGEABLE = ("adapter.dropout",)  # which may differ from those of the adapter that a run starts from
+# Which may differ from those of the adapter that a run starts from: they say how it is trained.
+CHANGEABLE = tuple(f"adapter.{name}" for name in ("dropout", "deltaT", "beta1", "beta2", "orth_reg_weight"))
 MINILM = sections.MINILM
 Settings = sections.Settings
 

@@ -38,15 +38,15 @@ HEADS = ("classifier", "score", "qa_outputs")
 _LORA = {"lora_alpha": "alpha", "lora_dropout": "dropout", "bias": "bias"}
 SETTINGS: dict[str, dict[str, str]] = {  # of each method: PEFT's names, and ours
     "lora": _LORA | {name: name for name in ("r", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora")},
-    "adalora": _LORA | {name: name for name in ("init_r", "target_r")},
+    "adalora": _LORA
+    | {name: name for name in ("init_r", "target_r", "deltaT", "beta1", "beta2", "orth_reg_weight")},
     "ia3": {},
     "bottleneck": {name: name for name in ("r", "activation", "dropout")},
     "bitfit": {},
     "prefix": {"num_virtual_tokens": "num_virtual_tokens"},
     "prompt": {"num_virtual_tokens": "num_virtual_tokens"},
 }
-# Of AdaLoRA: keys that say how it was trained, and others that PEFT does not read, or whose content tensors have too.
-OF_TRAINING = ("deltaT", "beta1", "beta2", "orth_reg_weight")
+# Of AdaLoRA: keys that PEFT does not read, that are of one training alone, or whose content tensors have too.
 IGNORED_BY_ADALORA = ("tinit", "tfinal", "total_step", "r", "rank_pattern", "alpha_pattern", "use_rslora")
 # Keys that change nothing of a trained adapter, or say what tensors say too.
 IGNORED = (
@@ -77,7 +77,7 @@ def read_settings(adapter: AdapterFiles) -> dict[str, Any]:
         )
     for key, value in config.items():
         is_read = key in IGNORED or key in SETTINGS[method]
-        is_read |= method == "adalora" and key in (*OF_TRAINING, *IGNORED_BY_ADALORA)
+        is_read |= method == "adalora" and key in IGNORED_BY_ADALORA
         if not is_read and value not in (None, False, [], {}, ""):
             raise UserError(f"{where}: {key!r} is {value!r}, which jaxft does not support; expected none")
     settings: dict[str, Any] = {"method": method}
@@ -210,7 +210,7 @@ def _describe_method(
         names = [name for target in inputs for name in _name_modules(target, table)]
         return described | {"feedforward_modules": names}
     if settings.method == "adalora":  # PEFT demands a number of steps; the training is over
-        return described | {name: getattr(settings, name) for name in OF_TRAINING} | {"total_step": 1}
+        return described | {"total_step": 1}
     if settings.method != "lora":
         return described
     scale = factor ** (0.5 if settings.use_rslora else 1.0)  # the scale of products stays the same

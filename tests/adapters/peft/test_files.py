@@ -219,6 +219,24 @@ def test_changes_that_contradict_an_adapter_are_refused_also_with_defaults(tmp_p
         load_settings(recipe, {"adapter": {"init_from": folder, "method": "none"}})
 
 
+def test_adalora_goes_on_as_it_was_trained(tmp_path):
+    """What only says how it is trained may be changed; PEFT too takes the file's values for all that is not."""
+    folder = tmp_path / "adapter"
+    module = "bert.encoder.layer.0.attention.self.query"
+    shapes = {"lora_A": (3, 4), "lora_B": (4, 3), "lora_E": (3, 1)}
+    tensors = {f"{module}.{name}": np.ones(shape, np.float32) for name, shape in shapes.items()}
+    trained = {"deltaT": 5, "beta1": 0.9, "beta2": 0.8, "orth_reg_weight": 0.1}
+    config = {"peft_type": "ADALORA", "init_r": 3, "target_r": 2, "total_step": 9} | trained
+    write_adapter_folder(folder, tensors, config, lambda _: None)
+    start = {"adapter.init_from": str(folder)}
+    adapter = load_settings({"task": "token_classification"}, start).adapter
+    assert {name: getattr(adapter, name) for name in trained} == trained and adapter.target_r == 2
+    changed = load_settings({"task": "token_classification"}, start | {"adapter.deltaT": 1}).adapter
+    assert changed.deltaT == 1 and changed.beta1 == 0.9
+    with pytest.raises(UserError, match="config.adapter.target_r=1: the adapter of .* has 2"):
+        load_settings({"task": "token_classification"}, start | {"adapter.target_r": 1})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -34,9 +34,6 @@ class PixelCache:
         self._batches, self._path = batches, path
         self._has_warned = False
 
-    def __len__(self) -> int:
-        return sum(batch.num_rows for batch in self._batches)
-
     def read(self, number: int) -> np.ndarray | None:
         """Returns an image, uint8 `[H, W, 3]`, without a copy; None, with a warning, if it is damaged."""
         batch, row = self._batches[number // _BATCH], number % _BATCH
