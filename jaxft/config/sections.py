@@ -179,7 +179,7 @@ class Batch:
     accumulate: int = setting(
         1,
         "microbatches that a step's rows are cut into; results do not change where rows are the same, except by batch "
-        "normalization",
+        "normalization. One CPU device computes large steps in two, where they do not change results",
         check=at_least(1, 4096),
         hf="gradient_accumulation_steps",
     )

@@ -23,6 +23,7 @@ from jaxft.planning import hlo
 from jaxft.planning.required_collectives import required_collective_bytes
 from jaxft.tasks.base import Arrays
 from jaxft.training import step
+from jaxft.training.batch_rows import choose_microbatches
 from jaxft.training.network import Network, make_abstract_batch
 from jaxft.training.prepare import describe_base_model, prepare_network, prepare_task
 from jaxft.training.train_state import Parameters, TrainState
@@ -110,10 +111,10 @@ def estimate_step(
     Raises:
         UserError: the settings, the model or the mesh are impossible.
     """
-    rows, accumulate = config.batch.rows, config.batch.accumulate
+    rows = config.batch.rows
     assert rows is not None  # `plans` asks for them
     mesh = make_mesh(config, devices)
-    check_rows(mesh, rows // accumulate, "config.batch.rows / accumulate")
+    check_rows(mesh, rows // config.batch.accumulate, "config.batch.rows / accumulate")
     hf_config = describe_base_model(config)
     task = prepare_task(config, hf_config, _make_labels(config, assumptions.labels))
     length = task.batch_spec.row_length or config.data.max_length
@@ -121,7 +122,8 @@ def estimate_step(
     # Without the axis tensor, because JAX only knows the total size over all devices.
     unsplit_net = prepare_network(task, config, hf_config, Mesh(mesh.devices[:, :, :1], AXES))
     model_config, runtime = net.model_config, net.runtime
-    trainer = make_trainer(net, config, total=1000, warmup=0)
+    accumulate = choose_microbatches(config, net, rows, length)
+    trainer = make_trainer(net, config, total=1000, warmup=0, microbatches=accumulate)
     memory = assumptions.memory or (None if chip is None else chip.memory)
     state = trainer.abstract
     known: dict[str, Any] = {

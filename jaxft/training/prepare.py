@@ -40,6 +40,7 @@ from jaxft.training.batch_rows import (
     StepSize,
     check_batch,
     choose_eval_rows,
+    choose_microbatches,
     choose_step_size,
     rows_unit,
     warn_of_few_steps,
@@ -242,11 +243,17 @@ def prepare_run(
         log(warning)
 
     net = prepare_network(task, config, data.base_model.hf_config, mesh)
-    batches, output_share = prune_outputs(
-        net, loader, windows, steps=total, microbatches=config.batch.accumulate
-    )
+    microbatches = choose_microbatches(config, net, size.rows, size.length)
+    batches, output_share = prune_outputs(net, loader, windows, steps=total, microbatches=microbatches)
     trainer = make_trainer(
-        net, config, total=total, warmup=warmup, cooldown=cooldown, tinit=tinit, tfinal=tfinal
+        net,
+        config,
+        total=total,
+        warmup=warmup,
+        cooldown=cooldown,
+        tinit=tinit,
+        tfinal=tfinal,
+        microbatches=microbatches,
     )
     check_memory(trainer)
     eval_every = config.eval.every_steps or per_epoch

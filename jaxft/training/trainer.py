@@ -121,6 +121,7 @@ def make_trainer(
     cooldown: int = 0,
     tinit: int = 0,
     tfinal: int = 0,
+    microbatches: int | None = None,
 ) -> Trainer:
     """Makes the optimizer and the train step of `config`. Computes nothing.
 
@@ -130,6 +131,7 @@ def make_trainer(
       total: the steps of the run.
       warmup, cooldown: the first and the last steps, over which the learning rate rises and falls.
       tinit, tfinal: the first and the last steps, in which AdaLoRA keeps its ranks.
+      microbatches: the number of microbatches in a step; default: `config.batch.accumulate`.
     """
     trainable, frozen, statistics = split_frozen(config, net.roles, net.fixed_names)
     hyperparameters = make_hyperparameters(
@@ -167,7 +169,7 @@ def make_trainer(
         graphdef=net.graphdef,
         make_optimizer=make,
         schedule=config.optim.schedule,
-        accumulate=config.batch.accumulate,
+        accumulate=microbatches or config.batch.accumulate,
         microbatch_sharding=NamedSharding(net.mesh, PartitionSpec(None, *BATCH_SPEC)),
         gradient_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract.trainable),
         gradient_dtypes={

@@ -14,6 +14,7 @@ from jaxft.inference.predict import predict_file
 from jaxft.parallel.mesh import make_mesh
 from jaxft.run import Run
 from jaxft.tasks.registry import make_data
+from jaxft.training import batch_rows
 from jaxft.training.loop import train
 from jaxft.training.network import initial_parameters
 from jaxft.training.prepare import prepare_network, prepare_task
@@ -61,6 +62,17 @@ def run(text, tiny_bert, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
     config = config_for(text, tiny_bert, batch__accumulate=2, checkpoint__every_steps=20)
     return folder, config, train(config, folder)
+
+
+def test_a_large_step_is_computed_as_with_two_microbatches(run, text, tiny_bert, tmp_path, monkeypatch):
+    monkeypatch.setattr(batch_rows, "LARGE_STEP", 1)
+    train(config_for(text, tiny_bert, batch__accumulate=1), tmp_path / "run")
+
+    def losses(folder):
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return [row["loss"] for row in rows if row["kind"] == "train"]
+
+    assert losses(tmp_path / "run") == losses(run[0])
 
 
 def test_a_run_learns_and_leaves_what_users_read(run):

@@ -1,5 +1,6 @@
 """The rows of a step follow from examples, devices, microbatches and shards, stay on resume, and doubts are printed."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,9 +11,12 @@ import pytest
 from jaxft.data.batching.batch import BatchSpec
 from jaxft.data.encoding.windows import Windows
 from jaxft.errors import UserError
+from jaxft.layers.parameters import Kind, Role
 from jaxft.training.batch_rows import (
+    LARGE_STEP,
     check_batch,
     choose_eval_rows,
+    choose_microbatches,
     choose_step_size,
     rows_begun_with,
     rows_unit,
@@ -21,6 +25,7 @@ from jaxft.training.batch_rows import (
     with_rows,
 )
 from jaxft.training.settings import settings_from_config
+from tests.training.test_step import network
 
 RUN = Path("runs/x")
 
@@ -140,3 +145,20 @@ def test_few_steps_are_a_warning_that_says_what_to_set():
     steps = settings_from_config({"task": "token_classification", "train.steps": 30})
     assert "Set config.train.steps=100" in warn(steps, 1000, 30, 30)
     assert "a smaller config.data.max_length" in warn(config(rows=1), 20, 500, 5)
+
+
+def test_one_cpu_computes_large_steps_in_two_parts():
+    net, rows = network(), LARGE_STEP // 64
+    assert choose_microbatches(config(), net, rows, 64) == 2
+    assert choose_microbatches(config(), net, rows - 2, 64) == 1
+    assert choose_microbatches(config(), net, rows + 1, 64) == 1  # of no equal parts
+    assert choose_microbatches(config(accumulate=4), net, rows, 64) == 4
+    gpu = SimpleNamespace(devices=np.array([SimpleNamespace(platform="gpu")]))
+    two = SimpleNamespace(devices=np.repeat(net.mesh.devices, 2))
+    for mesh in (gpu, two):
+        assert choose_microbatches(config(), dataclasses.replace(net, mesh=mesh), rows, 64) == 1
+    statistic = {"backbone/norm/running_mean": Role(Kind.STATISTIC)}
+    with_statistics = SimpleNamespace(
+        mesh=net.mesh, roles=net.roles | statistic, model_config=net.model_config
+    )
+    assert choose_microbatches(config(), with_statistics, rows, 64) == 1

@@ -241,7 +241,7 @@ def test_a_damaged_file_is_made_again(cached, examples, tmp_path, caplog, damage
     path = find_file(tmp_path)
     content = path.read_bytes()
     path.write_bytes(damage(content))
-    cache = load_or_decode(tmp_path / "cache", examples, cached.pool, Shrinking(12))
+    load_or_decode(tmp_path / "cache", examples, cached.pool, Shrinking(12))
     assert "is damaged, so the images are decoded again" in caplog.text
     assert path.read_bytes() == content
 
