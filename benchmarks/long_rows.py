@@ -46,6 +46,7 @@ def time_jaxft(layers: int, rows: int, length: int, steps: int) -> dict[str, obj
 
     from jaxft.data.batching.batch import Shape
     from jaxft.parallel.mesh import make_mesh, place_batch
+    from jaxft.training.batch_rows import choose_microbatches
     from jaxft.training.network import initial_parameters
     from jaxft.training.prepare import describe_base_model, prepare_network, prepare_task
     from jaxft.training.settings import settings_from_config
@@ -63,7 +64,8 @@ def time_jaxft(layers: int, rows: int, length: int, steps: int) -> dict[str, obj
     hf_config, mesh = describe_base_model(config), make_mesh(config)
     task = prepare_task(config, hf_config, [f"label {number}" for number in range(LABELS)])
     net = prepare_network(task, config, hf_config, mesh)
-    trainer = make_trainer(net, config, total=100, warmup=0)
+    microbatches = choose_microbatches(config, net, rows, length)
+    trainer = make_trainer(net, config, total=100, warmup=0, microbatches=microbatches)
     step = trainer.compile(Shape(rows, length))
     state = trainer.new_state(initial_parameters(net, config, checkpoint=None)[0])
     hyperparameters = trainer.place_hyperparameters()

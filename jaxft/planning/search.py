@@ -121,10 +121,9 @@ def find_remedies(config: Settings, estimate: Estimate, plan: Planner) -> Iterat
     # A CPU recomputes layers only in a loop.
     in_loop = {"model.unroll": "auto"} if config.model.unroll == "yes" else {}
     remat = [{"model.remat": name} | in_loop for name in REMATS[REMATS.index(estimate.remat) + 1 :]]
-    rows = estimate.rows // (estimate.accumulate * ways)  # the rows of a microbatch on a device
-    accumulate: list[Changes] = [
-        {"batch.accumulate": estimate.accumulate * n} for n in range(2, rows + 1) if rows % n == 0
-    ]
+    asked = config.batch.accumulate
+    rows = estimate.rows // (asked * ways)  # the rows of a microbatch on a device
+    accumulate: list[Changes] = [{"batch.accumulate": asked * n} for n in range(2, rows + 1) if rows % n == 0]
     is_single_enough = False
     for alternatives in (accumulate, remat, fsdp):
         for changes in alternatives:

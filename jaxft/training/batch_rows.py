@@ -150,14 +150,14 @@ def choose_microbatches(config: Settings, net: Network, rows: int, length: int) 
 
     With arrays of half the size, two cores of a Xeon took a fifth less time for a ViT-tiny with 32 images and for a
     MiniLM with 8,192 tokens, and a tenth less for one with 4,096 tokens. With 2,048 tokens there was no gain, and four
-    parts took longer than two (train steps in turns in one process). A model with statistics of a batch stays whole,
-    because its results would change.
+    microbatches took longer than two (train steps in turns in one process). A model with statistics of a batch stays
+    whole, because its results would change.
 
     Args:
       config: the run's settings.
       net: the model.
       rows: the rows of a step.
-      length: the number of slots in a row.
+      length: the number of slots in a row, the most of any.
     """
     asked, devices = config.batch.accumulate, net.mesh.devices
     is_one_cpu = devices.size == 1 and devices.flat[0].platform == "cpu"

@@ -243,7 +243,8 @@ def prepare_run(
         log(warning)
 
     net = prepare_network(task, config, data.base_model.hf_config, mesh)
-    microbatches = choose_microbatches(config, net, size.rows, size.length)
+    longest = max(shape.length for shape in loader.shapes)
+    microbatches = choose_microbatches(config, net, size.rows, longest)
     batches, output_share = prune_outputs(net, loader, windows, steps=total, microbatches=microbatches)
     trainer = make_trainer(
         net,

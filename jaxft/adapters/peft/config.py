@@ -93,6 +93,7 @@ def read_settings(adapter: AdapterFiles) -> dict[str, Any]:
     if method == "lora":
         settings["init_lora_weights"] = _read_init(config.get("init_lora_weights"), where)
     if method == "adalora":
+        settings = {name: value for name, value in settings.items() if value is not None}
         ranks = {module: adapter.tensors[f"{module}.lora_E"].shape[0] for module in modules}
         if not all(ranks.values()) and config.get("bias") == "lora_only":
             raise UserError(

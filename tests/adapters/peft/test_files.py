@@ -233,6 +233,8 @@ def test_adalora_goes_on_as_it_was_trained(tmp_path):
     assert {name: getattr(adapter, name) for name in trained} == trained and adapter.target_r == 2
     changed = load_settings({"task": "token_classification"}, start | {"adapter.deltaT": 1}).adapter
     assert changed.deltaT == 1 and changed.beta1 == 0.9
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"deltaT": None}))
+    assert load_settings({"task": "token_classification"}, start).adapter.deltaT == 1  # the default
     with pytest.raises(UserError, match="config.adapter.target_r=1: the adapter of .* has 2"):
         load_settings({"task": "token_classification"}, start | {"adapter.target_r": 1})
 

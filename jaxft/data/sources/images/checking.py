@@ -27,7 +27,7 @@ _MANY = 5000  # images that take long enough for a line of the log
 
 
 class Result(TypedDict, total=False):
-    """What is found of an image."""
+    """Holds what is found of an image."""
 
     problem: str  # why it cannot be decoded; if so, there is nothing else
     digest: str  # a hash of its content
@@ -74,8 +74,8 @@ def check_images(
         log(f"warning: {name}: left out, because {description}")
     if dark := [example.origin for example, result in decoded if result["brightest"] <= _DARK]:
         log(
-            f"warning: {name}: {len(dark):,} of {len(kept):,} images are nearly black, with no value above {_DARK} of "
-            f"255, such as {dark[0]}. Of 16 bits the upper 8 are read: scale images whose values have 12 bits or less"
+            f"warning: {name}: nearly black, with no value above {_DARK} of 255: {len(dark):,} of {len(kept):,}, such "
+            f"as {dark[0]}. Images of 16 bits are read by their upper 8; scale those whose values have 12 or less"
         )
     return kept
 

@@ -78,7 +78,7 @@ def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) 
       BrokenImage: the file is missing, truncated, damaged, too large or of another format.
     """
     if isinstance(image, BrokenImage):
-        raise image
+        raise BrokenImage(str(image))
     if isinstance(image, np.ndarray):
         return _decode_pixels(image, place, max_pixels)
     _silence_pillow()
@@ -149,7 +149,7 @@ def _convert_to_rgb(image: Image.Image, place: str) -> np.ndarray:
 def read_content(image: str | bytes | memoryview | BrokenImage, place: str) -> bytes | memoryview:
     """Returns the bytes of an image. Raises `BrokenImage` for a path that cannot be read, and for an error."""
     if isinstance(image, BrokenImage):
-        raise image
+        raise BrokenImage(str(image))
     if not isinstance(image, str):
         return image
     with _open_content(image, place) as file, _report_unreadable(image, place):

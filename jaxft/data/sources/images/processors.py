@@ -233,7 +233,7 @@ def load_image_processor(folder: Path, default_type: str | None = None) -> Image
         raise UserError(f"{path} cannot be read: {error}; put back a copy of it") from None
     if not isinstance(config, dict):
         raise UserError(f"{path}: a JSON {type(config).__name__}, where an object was expected")
-    if "model_type" in config:
+    if "model_type" in config and not config.keys() & {"image_processor_type", "feature_extractor_type"}:
         raise UserError(
             f"{path}: the config.json of a model; put back the file that says how images are resized"
         )

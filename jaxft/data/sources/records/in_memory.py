@@ -130,7 +130,7 @@ def _as_json(where: str, value: Any) -> Any:
 def _as_image(where: str, value: Any) -> Any:
     """Returns the pixels or bytes of an image of Pillow, of an array of pixels or of bytes; None for other values.
 
-    Of a broken image it returns the error.
+    For a broken image it returns the error.
     """
     if isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes):  # as `datasets` has it
         value = value["bytes"]
@@ -139,17 +139,12 @@ def _as_image(where: str, value: Any) -> Any:
     if _is_array(value) and value.dtype == "uint8" and value.ndim in (2, 3):
         return value.copy()
     if (pillow := sys.modules.get("PIL.Image")) and isinstance(value, pillow.Image):
-        from jaxft.data.sources.images.decoding import (  # for programs with images alone
-            BrokenImage,
-            decode_opened,
-        )
+        from jaxft.data.sources.images import decoding  # for programs with images alone
 
-        try:
-            return decode_opened(
-                value, where, sys.maxsize
-            )  # `check_images` applies the limit of the settings
-        except BrokenImage as error:
-            return error  # which `check_images` counts among the broken images
+        try:  # without a limit; `check_images` applies that of the settings, and counts what is broken
+            return decoding.decode_opened(value, where, sys.maxsize)
+        except decoding.BrokenImage as error:  # a new one, for this one holds the caller's data by its trace
+            return decoding.BrokenImage(str(error))
     return None
 
 
