@@ -33,7 +33,8 @@ class RecordPredictor:
         """Returns whether a value is a text, or an image (its path, bytes, pixels, one of Pillow), and no record."""
         if isinstance(value, os.PathLike):
             return "files" in self._answers.formats
-        return isinstance(value, str | bytes) or hasattr(value, "__array_interface__")
+        # Asked of the type: an image of Pillow makes its array when it is asked.
+        return isinstance(value, str | bytes) or hasattr(type(value), "__array_interface__")
 
     def predict(self, data: Any) -> Iterator[dict[str, Any]]:
         """Yields each record with its answer added, under the keys of `jaxft predict`.

@@ -179,6 +179,14 @@ def test_a_program_asks_with_paths_bytes_arrays_and_images_of_pillow(run, folder
         assert other["score"] == pytest.approx(answer["score"], abs=1e-5)
 
 
+def test_a_program_is_told_which_of_its_images_is_broken(run, folder, tmp_path):
+    (tmp_path / "cut.png").write_bytes((folder / "dev/red/0.png").read_bytes()[:60])
+    image = Image.open(tmp_path / "cut.png")
+    for data, place in ((image, ""), ([folder / "dev/red/0.png", {"image": image}], ", record 2")):
+        with pytest.raises(UserError, match=f"input{place}.*: the image is truncated or damaged"):
+            run.predict(data)
+
+
 def test_an_export_has_the_logits_of_transformers_and_its_card_works(run, folder, tmp_path, capsys):
     export_run(run.folder, tmp_path / "model", verify=True)
     assert "(24 windows of dev, float32)" in capsys.readouterr().out  # two views of each image
