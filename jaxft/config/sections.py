@@ -179,7 +179,8 @@ class Batch:
     accumulate: int = setting(
         1,
         "microbatches that a step's rows are cut into; results do not change where rows are the same, except by batch "
-        "normalization. On one CPU device 1 means two for even rows with 4,096 slots or more, if results do not change",
+        "normalization. On one CPU device, 1 means two for an even number of rows with 4,096 positions or more, unless "
+        "results would change",
         check=at_least(1, 4096),
         hf="gradient_accumulation_steps",
     )
