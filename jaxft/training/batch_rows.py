@@ -21,7 +21,7 @@ from jaxft.training.network import Network
 
 FEW_STEPS, FEW_STEPS_AN_EPOCH = 100, 20  # with fewer, the learning rate hardly rises and falls
 EVAL_ROWS, MOST_EVAL_SLOTS = 32, 2**15  # of a batch that is measured, if no setting says its rows
-LARGE_STEP = 4096  # positions, from which on a CPU computes a step in two microbatches
+LARGE_STEP = 4096  # positions from which on a CPU computes a step in two microbatches
 TOLERANCE = 0.25  # the share by which a step may miss the examples that were asked for, without a warning
 
 
@@ -148,10 +148,10 @@ def choose_step_size(
 def choose_microbatches(config: Settings, net: Network, rows: int, length: int) -> int:
     """Returns the number of microbatches of a step: `config.batch.accumulate`, or two for a large step on one CPU.
 
-    With arrays of half the size, two cores of a Xeon took a fifth less time for a ViT-tiny with 32 images and for a
-    MiniLM with 8,192 tokens, and a tenth less for one with 4,096 tokens. With 2,048 tokens there was no gain, and four
-    microbatches took longer than two (train steps in turns in one process). A model with statistics of a batch stays
-    whole, because its results would change.
+    Arrays then have half the size. Two cores of a Xeon made steps of MiniLM's sizes 1.13 times as fast with 4,096
+    tokens and 1.22 times with 8,192; ViT-tiny with 32 images had 1.04 to 1.31 from run to run. With 2,048 tokens the
+    gain was within the noise, and four microbatches gained no more than two (benchmarks/microbatches.py). A model with
+    statistics of a batch stays whole, because its results would change.
 
     Args:
       config: the run's settings.

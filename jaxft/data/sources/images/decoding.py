@@ -26,6 +26,9 @@ from PIL import (
 
 from jaxft.errors import UserError, first_line
 
+# The path of a file, the bytes of one, or pixels: uint8 [H, W] or [H, W, C].
+ImageContent: TypeAlias = str | bytes | memoryview | np.ndarray
+
 MAX_PIXELS = 80_000_000  # of an image, unless the user allows more
 SUFFIXES = tuple(
     ".jpg .jpeg .jpe .jfif .png .apng .webp .gif .bmp .dib .tif .tiff .ppm .pgm .pbm .pnm".split()
@@ -56,11 +59,6 @@ class BrokenImage(UserError):
     """The error of an image that cannot be decoded. The message has its place."""
 
 
-# The path of a file, the bytes of one, or pixels: uint8 [H, W] or [H, W, C]; or what was wrong with the image that a
-# program had.
-ImageContent: TypeAlias = str | bytes | memoryview | np.ndarray | BrokenImage
-
-
 def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Returns the pixels of an image in RGB: uint8 `[H, W, 3]`.
 
@@ -69,16 +67,13 @@ def decode_image(image: ImageContent, place: str, max_pixels: int = MAX_PIXELS) 
     decoded.
 
     Args:
-      image: the path of a file, its bytes, or pixels, uint8 `[H, W]` or `[H, W, C]` with 1, 3 or 4 channels; or an
-        error, which is raised.
+      image: the path of a file, its bytes, or pixels, uint8 `[H, W]` or `[H, W, C]` with 1, 3 or 4 channels.
       place: its place, for messages.
       max_pixels: the most pixels of an image, which is compared with its header before it is decoded.
 
     Raises:
       BrokenImage: the file is missing, truncated, damaged, too large or of another format.
     """
-    if isinstance(image, BrokenImage):
-        raise BrokenImage(str(image))
     if isinstance(image, np.ndarray):
         return _decode_pixels(image, place, max_pixels)
     _silence_pillow()
@@ -146,10 +141,8 @@ def _convert_to_rgb(image: Image.Image, place: str) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def read_content(image: str | bytes | memoryview | BrokenImage, place: str) -> bytes | memoryview:
-    """Returns the bytes of an image. Raises `BrokenImage` for a path that cannot be read, and for an error."""
-    if isinstance(image, BrokenImage):
-        raise BrokenImage(str(image))
+def read_content(image: str | bytes | memoryview, place: str) -> bytes | memoryview:
+    """Returns the bytes of an image. Raises `BrokenImage` for a path that cannot be read."""
     if not isinstance(image, str):
         return image
     with _open_content(image, place) as file, _report_unreadable(image, place):

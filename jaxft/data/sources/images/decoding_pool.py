@@ -36,9 +36,9 @@ _END_SECONDS = 5.0  # for a worker to end, before it is killed
 
 
 class ImageRequest(NamedTuple):
-    """An image that an operation is applied to; see `Operation.prepare`."""
+    """An image that an operation is applied to, see `Operation.prepare`, or the error that is its result."""
 
-    image: ImageContent
+    image: ImageContent | BrokenImage
     place: str
     view: int = 0
     key: DrawKey | None = None
@@ -108,6 +108,8 @@ def default_workers() -> int:
 
 
 def _apply(operation: Operation, request: ImageRequest) -> np.ndarray | BrokenImage:
+    if isinstance(request.image, BrokenImage):
+        return request.image
     try:
         return operation.prepare(request.image, request.place, view=request.view, key=request.key)
     except BrokenImage as error:

@@ -34,7 +34,9 @@ _USUAL_KEYS = {
 class ImageExample:
     """An example: an image that is not decoded yet, and its label."""
 
-    image: ImageContent = dataclasses.field(repr=False)
+    image: ImageContent | BrokenImage = dataclasses.field(
+        repr=False
+    )  # an error, if a program's image is broken
     label: Any  # a `Label`, of one kind for all images; None if labels are not read
     origin: str  # "cats/1.jpg", "photos.csv:17", for messages
     label_names: tuple[str, ...] = ()  # the names of labels in the order that the data or the user declares
@@ -194,7 +196,7 @@ def parse_image(
     return ImageExample(image, label, origin, labels.declared_names(record, columns.label, rules))
 
 
-def _parse_content(value: Any, place: str, folder: str) -> ImageContent:
+def _parse_content(value: Any, place: str, folder: str) -> ImageContent | BrokenImage:
     """Returns the image of a value. Addresses are refused, and so is what is no image."""
     if isinstance(value, Mapping) and value.keys() & {"bytes", "path"}:
         content = value.get("bytes")
